@@ -1,0 +1,17 @@
+// wordkiln._kernels: one file of bindings per header of include/. No mathematics here.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include "wordkiln/isa.h"
+#include "wordkiln/threads.h"
+
+namespace py = pybind11;
+
+PYBIND11_MODULE(_kernels, m) {
+  m.doc() = "Wordkiln's C++ kernels. Callers pass addresses and sizes; wordkiln.ops and wordkiln.runtime check them.";
+
+  m.def("available_isas", &wordkiln::available_isas, "Instruction sets this machine can run, slowest first.");
+  m.def("current_isa", &wordkiln::current_isa, "The instruction set in use (environment variable WORDKILN_ISA forces one).");
+  m.def("set_num_threads", &wordkiln::set_num_threads, py::arg("threads"));
+  m.def("get_num_threads", &wordkiln::get_num_threads);
+}

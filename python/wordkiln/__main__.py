@@ -1,0 +1,3 @@
+from wordkiln.cli import main
+
+main()

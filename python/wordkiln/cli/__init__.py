@@ -1,0 +1,30 @@
+"""The `wordkiln` command: one file per command. Heavy imports happen inside the commands, so that --help is quick."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from wordkiln.errors import WordkilnError
+
+app = typer.Typer(
+    name="wordkiln",
+    help="Train, keep and ship your own small language model.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+
+def main() -> None:
+    """Run the command line. A named error becomes one line on stderr and exit code 2; Ctrl-C exit code 130."""
+    try:
+        app()
+    except WordkilnError as error:
+        print(f"wordkiln: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("wordkiln: stopped", file=sys.stderr)
+        sys.exit(130)

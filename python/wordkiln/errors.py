@@ -1,0 +1,23 @@
+"""What Wordkiln raises. Each error also derives from the built-in class that callers would expect to catch."""
+
+from __future__ import annotations
+
+
+class WordkilnError(Exception):
+    """The root of all errors that Wordkiln raises on purpose."""
+
+
+class ArgumentError(WordkilnError, ValueError):
+    """An argument is out of its range, or does not fit another. The message names the field, the value and the limit."""
+
+
+class FormatError(WordkilnError, ValueError):
+    """A file does not hold what it should: malformed, truncated, of another version, or of another model."""
+
+
+class PathError(WordkilnError, OSError):
+    """A path is missing, empty, of the wrong kind, or cannot be read or written."""
+
+
+class DependencyError(WordkilnError, ImportError):
+    """A part was used whose optional packages are not installed. The message gives the command that installs them."""

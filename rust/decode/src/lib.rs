@@ -1,0 +1,1 @@
+//! Logits to ids: random numbers, samplers. Pure Rust, knows no Python.
