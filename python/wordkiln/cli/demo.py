@@ -110,13 +110,13 @@ def _prepare(console: Any, train_files: Sequence[Path], valid_files: Sequence[Pa
     console.print(f"[bold]2[/bold] token shards, {len(valid_files) or 'a part of one'} file(s) held out")
     start = time.perf_counter()
     dataset = TokenDataset.build(train_files, tokenizer, output / "data", valid_sources=valid_files or None)
-    console.print(f"  {dataset.train.num_tokens + dataset.valid.num_tokens:,} tokens, {time.perf_counter() - start:.1f} s")
+    console.print(
+        f"  {dataset.train.num_tokens + dataset.valid.num_tokens:,} tokens, {time.perf_counter() - start:.1f} s"
+    )
     return tokenizer, dataset
 
 
-def _train(
-    console: Any, kind: str, tokenizer: Tokenizer, dataset: TokenDataset, output: Path, scale: float
-) -> Outcome:
+def _train(console: Any, kind: str, tokenizer: Tokenizer, dataset: TokenDataset, output: Path, scale: float) -> Outcome:
     import torch
 
     from wordkiln.models import CausalLM, ModelConfig
@@ -154,9 +154,7 @@ def unigram_bits_per_byte(dataset: TokenDataset) -> float:
     return float(-(shares * np.log2(shares)).sum() * len(ids) / dataset.valid.num_bytes)
 
 
-def _print_table(
-    console: Any, tokenizer: Tokenizer, dataset: TokenDataset, outcomes: Sequence[Outcome]
-) -> None:
+def _print_table(console: Any, tokenizer: Tokenizer, dataset: TokenDataset, outcomes: Sequence[Outcome]) -> None:
     from rich.table import Table
 
     text = held_out_text(tokenizer, dataset)
