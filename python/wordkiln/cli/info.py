@@ -86,13 +86,12 @@ def describe_path(path: Path) -> list[tuple[str, str]]:
 
 def _describe_model(folder: Path) -> list[tuple[str, str]]:
     from wordkiln.models import ModelConfig
-    from wordkiln.runtime import count_parameters
 
     config = ModelConfig.load(folder)
     fields = {name: value for name, value in config.to_dict().items() if isinstance(value, int | float)}
     return [
         ("model", f"{config.kind} in {folder}"),
-        ("parameters", f"{count_parameters(folder):,}"),
+        ("parameters", f"{config.num_parameters:,}"),
         ("shape", ", ".join(f"{name} {value}" for name, value in sorted(fields.items()))),
     ]
 

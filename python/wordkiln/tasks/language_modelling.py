@@ -7,9 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from wordkiln._files import write_directory
-from wordkiln.data import TokenDataset
+from wordkiln.data import Corpus, TokenDataset
 from wordkiln.errors import ArgumentError
+from wordkiln.models import CausalLM, ModelConfig
 from wordkiln.tokenizer import Tokenizer
 from wordkiln.training import Trainer, TrainingConfig, TrainingResult
 
@@ -55,29 +58,53 @@ def train_language_model(
         PathError: a source is missing or unreadable.
         FormatError: a source is malformed, or `resume` finds a run of another tokenizer or model.
     """
-    from wordkiln.models import CausalLM, ModelConfig
-
     say = say or (lambda line: None)
     output_dir = Path(output_dir)
-    config = TrainingConfig(**(training or {}))
-    if not resume and output_dir.exists() and any(output_dir.iterdir()):
-        raise ArgumentError(f"output_dir={output_dir}: is not empty; choose another, or go on with that run (resume)")
+    settings = TrainingConfig(**(training or {}))
     if resume:
         tok = Tokenizer.load(output_dir)
         dataset = TokenDataset.load(output_dir / "data")
+        network = CausalLM.from_pretrained(output_dir / "last")
     else:
-        tok = _tokenizer(sources, tokenizer, vocab_size, pattern, include, say)
-        # Checked before the corpus is tokenized: a wrong size should not cost minutes.
-        _model_config(kind, tok, model, config)
+        if output_dir.exists() and any(output_dir.iterdir()):
+            raise ArgumentError(f"output_dir={output_dir}: is not empty; choose another, or resume the run in it")
+        tok = _tokenizer(sources, include, tokenizer, vocab_size, pattern, say)
+        # Before the corpus is tokenized: a wrong size must not cost minutes first.
+        config = _model_config(kind, tok, model or {}, settings)
         say("tokenizing the corpus")
         with write_directory(output_dir) as folder:
             TokenDataset.build(sources, tok, folder / "data", valid_sources=valid_sources, include=include)
             tok.save(folder / "tokenizer.json")
         dataset = TokenDataset.load(output_dir / "data")
+        torch.manual_seed(settings.seed)
+        network = CausalLM(config)
+    say(
+        f"training a {network.config.kind} of {network.num_parameters():,} parameters"
+        f" on {dataset.train.num_tokens:,} tokens; {dataset.valid.num_tokens:,} held out"
+    )
+    return Trainer(network, dataset, output_dir, tokenizer=tok, config=settings).fit(resume=resume)
 
-    say(f"training on {dataset.train.num_tokens:,} tokens, held out: {dataset.valid.num_tokens:,}")
-    if resume:
-        network = CausalLM.from_pretrained(output_dir / "last")
-    else:
-        network = CausalLM(ModelConfig(**_model_config(kind, tok, model, config)))
-    return Trainer(network, dataset, output_dir, tokenizer=tok, config=config).fit(resume=resume)
+
+def _tokenizer(
+    sources: Source | Sequence[Source],
+    include: Sequence[str] | None,
+    given: Tokenizer | Source | None,
+    vocab_size: int,
+    pattern: str,
+    say: Callable[[str], None],
+) -> Tokenizer:
+    if isinstance(given, Tokenizer):
+        return given
+    if given is not None:
+        return Tokenizer.load(given)
+    corpus = Corpus(sources, include=include)
+    say(f"training a tokenizer of {vocab_size:,} tokens on {len(corpus.files):,} files")
+    return Tokenizer.train((piece.text for piece in corpus.pieces()), vocab_size=vocab_size, pattern=pattern)
+
+
+def _model_config(kind: str, tok: Tokenizer, fields: Mapping[str, Any], settings: TrainingConfig) -> ModelConfig:
+    fields = {"eos_token_id": tok.end_id, **fields}
+    if kind == "transformer":
+        fields.setdefault("num_hidden_layers", 6)
+        fields.setdefault("max_position_embeddings", max(2048, settings.sequence_length))
+    return ModelConfig(kind=kind, vocab_size=tok.vocab_size, **fields)
