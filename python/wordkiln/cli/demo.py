@@ -1,4 +1,4 @@
-"""`wordkiln demo`: a tokenizer and two language models from text that is already on the machine, and what they write."""
+"""`wordkiln demo`: a tokenizer and two language models from text that is already here, and what they write."""
 
 from __future__ import annotations
 
