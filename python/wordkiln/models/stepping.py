@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import operator
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,7 +33,7 @@ class StepState:
 
 def begin(model: CausalLM, prompts: Sequence[Sequence[int]]) -> tuple[StepState, Logits]:
     """See `CausalLM.begin`."""
-    if not isinstance(prompts, Iterable) or not len(prompts):
+    if not isinstance(prompts, Collection) or not len(prompts):
         raise ArgumentError("prompts: must be a sequence of at least one sequence of ids")
     rows = [_checked_prompt(model, row, prompt) for row, prompt in enumerate(prompts)]
     lengths = [len(row) for row in rows]
