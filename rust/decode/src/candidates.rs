@@ -26,7 +26,7 @@ impl Candidate {
     }
 }
 
-/// What a row keeps between steps, so that steps allocate nothing.
+/// What a row keeps between steps. Each buffer takes its full size when it is first used, then nothing is allocated.
 #[derive(Clone, Debug, Default)]
 pub struct Buffers {
     block_max: Vec<f32>,
@@ -36,21 +36,6 @@ pub struct Buffers {
     list: Vec<Candidate>,
     /// The same, free to be partitioned.
     order: Vec<Candidate>,
-}
-
-impl Buffers {
-    /// Buffers for rows of `vocab_size` logits; `narrows` says whether any stage will list candidates.
-    pub fn new(vocab_size: usize, narrows: bool) -> Self {
-        let blocks = vocab_size.div_ceil(BLOCK);
-        let listed = if narrows { vocab_size } else { 0 };
-        Self {
-            block_max: Vec::with_capacity(blocks),
-            block_mass: Vec::with_capacity(blocks),
-            block_order: Vec::with_capacity(if narrows { blocks } else { 0 }),
-            list: Vec::with_capacity(listed),
-            order: Vec::with_capacity(listed),
-        }
-    }
 }
 
 /// One row's candidates: first the whole row, in place, then the list that a stage left.
@@ -66,6 +51,7 @@ impl<'a> Candidates<'a> {
     /// Reads a whole row once. Weights will be exp((logit - highest) * inverse_temperature).
     pub fn scan(logits: &'a [f32], inverse_temperature: f32, buffers: &'a mut Buffers) -> Result<Self, Fault> {
         buffers.block_max.clear();
+        buffers.block_max.reserve(logits.len().div_ceil(BLOCK));
         let mut any_nan = false;
         for block in logits.chunks(BLOCK) {
             let (max, nan) = max_and_nan(block);
@@ -191,6 +177,7 @@ impl<'a> Candidates<'a> {
             return;
         }
         list.clear();
+        list.reserve(self.logits.len());
         for (block, (logits, &max)) in self.logits.chunks(BLOCK).zip(block_max.iter()).enumerate() {
             if max >= bound {
                 let ids = (block * BLOCK) as u32..;
@@ -208,6 +195,7 @@ impl<'a> Candidates<'a> {
     fn copy_to_order(&mut self) {
         let Buffers { list, order, .. } = &mut *self.buffers;
         order.clear();
+        order.reserve(list.capacity());
         order.extend_from_slice(list);
     }
 }

@@ -61,7 +61,7 @@ pub struct Row {
 
 impl Row {
     /// Row number `row`, at step 0.
-    pub fn new(row: usize, params: &SamplingParams, vocab_size: usize) -> Result<Self, SamplerError> {
+    pub fn new(row: usize, params: &SamplingParams) -> Result<Self, SamplerError> {
         params.check(row)?;
         let greedy = params.temperature == 0.0;
         let stages = if greedy { Vec::new() } else { Stage::chain(params) };
@@ -70,8 +70,8 @@ impl Row {
             greedy,
             // A temperature so small that its inverse overflows still has to give 0 * finite for the highest logit.
             inverse_temperature: (1.0 / params.temperature).min(f64::from(f32::MAX)) as f32,
-            buffers: Buffers::new(vocab_size, !stages.is_empty()),
             stages,
+            buffers: Buffers::default(),
             step: 0,
         })
     }

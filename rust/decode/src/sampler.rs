@@ -26,8 +26,7 @@ impl Sampler {
         if vocab_size == 0 || i32::try_from(vocab_size).is_err() {
             return Err(SamplerError::VocabSize { vocab_size });
         }
-        let rows: Result<Vec<Row>, _> =
-            params.iter().enumerate().map(|(row, params)| Row::new(row, params, vocab_size)).collect();
+        let rows: Result<Vec<Row>, _> = params.iter().enumerate().map(|(row, params)| Row::new(row, params)).collect();
         Ok(Self { rows: rows?, outcomes: Vec::new(), choices: Vec::new(), vocab_size })
     }
 
