@@ -30,7 +30,8 @@ class Completion:
         text: what was written: without the prompt, the end token, and the stop string.
         ids: every token that was chosen, those of a stop string and the end token included.
         logprobs: the natural log-probability of each of `ids` under the model itself (no temperature, top_k, top_p).
-        finish_reason: "end": the model chose the end token; "stop": a stop string came; "length": max_new_tokens.
+        finish_reason: "end": the model chose the end token; "stop": a stop string came; "length": max_new_tokens;
+            "interrupted": Ctrl-C, in a stream alone.
     """
 
     text: str

@@ -95,9 +95,7 @@ class Sampler:
         """
         return self._native.sample(self._checked(logits), False)[0]
 
-    def sample_with_logprobs(
-        self, logits: NDArray[np.float32]
-    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    def sample_with_logprobs(self, logits: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """As `sample`; also each token's natural log-probability under the logits as given.
 
         Returns:

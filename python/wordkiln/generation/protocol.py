@@ -38,5 +38,5 @@ class StepModel(Protocol[State]):
         ...
 
     def select(self, state: State, rows: Sequence[int], /) -> State:
-        """The state of these rows alone, in this order; a row may be named twice. The old state is not used again."""
+        """The state of these rows alone, in this order; a row may be named twice."""
         ...
