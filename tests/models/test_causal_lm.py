@@ -62,6 +62,17 @@ def test_forward_leaves_its_state_as_it_is(model):
     assert torch.equal(first, again)
 
 
+def test_forward_copies_a_cache_that_has_room():
+    model = CausalLM(ModelConfig(kind="transformer", vocab_size=37, hidden_size=32)).eval()
+    ids = random_ids(model.config, 2, 6)
+    with torch.no_grad():
+        _, state = model(ids)
+        layers = tuple((F.pad(k, (0, 0, 0, 0, 0, 5)), F.pad(v, (0, 0, 0, 0, 0, 5))) for k, v in state.layers)
+        roomy = KeyValueCache(layers, state.lengths)
+        model(ids[:, :2], roomy)
+    assert not any(part[:, 6:].any() for layer in layers for part in layer)
+
+
 def test_gradient_flows_through_state_until_it_is_detached(model):
     ids = random_ids(model.config, 2, 8)
     whole_loss = model(ids)[0][:, 4:].square().mean()
