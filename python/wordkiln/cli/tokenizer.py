@@ -45,7 +45,7 @@ def train(
 ) -> None:
     """Learn a vocabulary from text and write tokenizer.json, which Hugging Face's tokenizers reads too.
 
-    A larger vocabulary makes texts shorter and the model's tables larger; for a small model 4000 to 16000 is a good start.
+    A larger vocabulary makes texts shorter and the model's tables larger; 4000 to 16000 suits a small model.
 
     Example: [bold]wordkiln tokenizer train books/ --vocab-size 8000 --output tokenizer.json[/bold]
     """

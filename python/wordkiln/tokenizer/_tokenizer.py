@@ -132,7 +132,7 @@ class Tokenizer(_rust.TokenizerCore):
             raise FormatError(f"{path}: {error}") from None
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write tokenizer.json, into `path` if that is a directory; Hugging Face's `tokenizers` gives the same ids with it.
+        """Write tokenizer.json, into `path` if that is a directory. Hugging Face's `tokenizers` reads it alike.
 
         Raises:
             PathError: It cannot be written; an old file is untouched.

@@ -7,6 +7,7 @@ applies them, and nothing ever crosses the border of a pre-token.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -48,7 +49,7 @@ def train(pieces: Mapping[bytes, int], merges: int, min_frequency: int = 1) -> l
     while len(found) < merges:
         counts: Counter[Merge] = Counter()
         for ids, count in texts:
-            for pair in zip(ids, ids[1:], strict=False):
+            for pair in itertools.pairwise(ids):
                 counts[pair] += count
         if not counts:
             break

@@ -2,6 +2,7 @@
 
 mod errors;
 mod interrupt;
+mod sampler;
 mod threads;
 mod tokenizer;
 mod tokenizer_stream;
@@ -12,6 +13,7 @@ use pyo3::prelude::*;
 #[pymodule]
 fn _rust(m: &Bound<'_, PyModule>) -> PyResult<()> {
     threads::register(m)?;
+    sampler::register(m)?;
     tokenizer::register(m)?;
     tokenizer_train::register(m)
 }
