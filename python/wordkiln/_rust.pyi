@@ -4,6 +4,19 @@ from typing import Any, Literal, Self, final
 import numpy as np
 from numpy.typing import NDArray
 
+__all__ = [
+    "DecodeStream",
+    "Sampler",
+    "TokenizerCore",
+    "derive_seed",
+    "get_num_threads",
+    "pretokenize",
+    "set_num_threads",
+    "tokenizer_from_tiktoken",
+    "train_tokenizer",
+    "uniform",
+]
+
 _Special = Literal["all"] | Collection[str]
 
 def set_num_threads(threads: int) -> None: ...

@@ -26,8 +26,8 @@ fn main() {
             panic!("{pattern} is not a class of characters")
         };
         for range in class.ranges() {
-            for code in range.start() as usize..=range.end() as usize {
-                classes[code] |= bit;
+            for class in &mut classes[range.start() as usize..=range.end() as usize] {
+                *class |= bit;
             }
         }
     }

@@ -140,7 +140,8 @@ def _progress_bar() -> Iterator[Callable[[str, int, int | None], None]]:
 
     labels = {"reading": "Reading text", "merging": "Merging pairs"}
     columns = (TextColumn("{task.description:14}"), BarColumn(), TextColumn("{task.fields[done]}"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         tasks = {phase: bar.add_task(label, total=None, done="", start=False) for phase, label in labels.items()}
 
         def show(phase: str, done: int, total: int | None) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from wordkiln.errors import ArgumentError, FormatError, PathError
 
@@ -33,7 +34,7 @@ def read_source(source: Source) -> tuple[list[str], Iterator[str | bytes] | None
     return [str(file) for file in files], None
 
 
-def _sort_out(source: Iterable[str | bytes | os.PathLike[str]]) -> tuple[Iterator[str | bytes], list[Path]]:
+def _sort_out(source: Iterable[Any]) -> tuple[Iterator[str | bytes], list[Path]]:
     """The items as texts, or as paths: if the first one is a path object, or names something in a list of strings."""
     items = iter(source)
     first = next(items, None)
@@ -42,7 +43,7 @@ def _sort_out(source: Iterable[str | bytes | os.PathLike[str]]) -> tuple[Iterato
     listed = isinstance(source, list | tuple)
     if isinstance(first, os.PathLike) or (listed and isinstance(first, str) and _exists(first)):
         return iter(()), [_path(item) for item in itertools.chain([first], items)]
-    return itertools.chain([first], items), []  # type: ignore[list-item]
+    return itertools.chain([first], items), []
 
 
 def _exists(name: str) -> bool:

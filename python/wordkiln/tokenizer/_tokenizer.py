@@ -180,11 +180,13 @@ class Tokenizer(_rust.TokenizerCore):
 def _read(path: Path) -> bytes:
     try:
         size = path.stat().st_size
-        if size > _FILE_LIMIT:
-            raise FormatError(f"{path}: {size} bytes; the limit is {_FILE_LIMIT}")
-        return path.read_bytes()
+        if size <= _FILE_LIMIT:
+            return path.read_bytes()
     except OSError as error:
         raise PathError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except ValueError as error:  # a NUL character
+        raise PathError(f"{str(path)!r}: is no path: {error}") from error
+    raise FormatError(f"{size} bytes: the limit is {_FILE_LIMIT}")
 
 
 def _check_int(name: str, value: int, least: int) -> int:

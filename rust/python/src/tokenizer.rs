@@ -93,10 +93,10 @@ impl TokenizerCore {
         allowed: &Allowed,
         disallowed: &Allowed,
     ) -> PyResult<Encoded> {
-        if texts.is_instance_of::<PyString>() || texts.is_instance_of::<PyBytes>() {
-            return Err(ArgumentError::new_err("texts: must be a collection of texts, not one text"));
-        }
-        let texts: Vec<Text<'_>> = texts.try_iter()?.map(|text| Text::new(&text?)).collect::<PyResult<_>>()?;
+        let single = texts.is_instance_of::<PyString>() || texts.is_instance_of::<PyBytes>();
+        let iterator = texts.try_iter().ok().filter(|_| !single);
+        let iterator = iterator.ok_or_else(|| ArgumentError::new_err("texts: must be a collection of str or bytes"))?;
+        let texts: Vec<Text<'_>> = iterator.map(|text| Text::new(&text?)).collect::<PyResult<_>>()?;
         let texts: Vec<&[u8]> = texts.iter().map(Text::as_bytes).collect::<PyResult<_>>()?;
         let cancel = Cancel::new();
         let encode = || self.0.encode_batch(&texts, allowed, disallowed, &cancel);

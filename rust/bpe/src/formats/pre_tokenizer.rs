@@ -25,6 +25,9 @@ const SPELLINGS: [(&str, Pattern); 4] = [
     ),
 ];
 
+/// After ByteLevel each character is a byte, and none a line break.
+const EACH: &str = ".";
+
 fn byte_level(use_regex: bool) -> Value {
     json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": use_regex})
 }
@@ -38,8 +41,7 @@ pub fn write(pattern: Pattern) -> Value {
     let steps = match (pattern, pattern.regex()) {
         (Pattern::Gpt2, _) => return byte_level(true),
         (Pattern::None, _) => return byte_level(false),
-        // After ByteLevel each character is a byte.
-        (_, None) => [byte_level(false), split(r"(?s:.)")],
+        (_, None) => [byte_level(false), split(EACH)],
         (_, Some(regex)) => [split(regex), byte_level(false)],
     };
     json!({"type": "Sequence", "pretokenizers": steps})
@@ -69,7 +71,7 @@ pub fn read(value: &Value) -> Result<Pattern, Error> {
                 .find_map(|(spelling, pattern)| (spelling == regex).then_some(pattern))
                 .ok_or_else(unknown)
         }
-        [first, second] if read_byte_level(first)? == Some(false) && read_split(second) == Some(r"(?s:.)") => {
+        [first, second] if read_byte_level(first)? == Some(false) && read_split(second) == Some(EACH) => {
             Ok(Pattern::Bytes)
         }
         _ => Err(unknown()),

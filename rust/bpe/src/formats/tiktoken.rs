@@ -31,7 +31,7 @@ pub fn from_tiktoken(file: &[u8], pattern: Pattern, specials: Vec<(String, u32)>
 fn read_ranks(file: &[u8]) -> Result<Vec<Vec<u8>>, Error> {
     let mut tokens: Vec<Vec<u8>> = Vec::new();
     for (number, line) in (1..).zip(file.split(|&byte| byte == b'\n')) {
-        let line = line.trim_ascii();
+        let line = line.trim_ascii_end();
         if line.is_empty() {
             continue;
         }

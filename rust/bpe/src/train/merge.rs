@@ -219,7 +219,7 @@ impl Text {
     /// Gives place and key (of 16 bits) of each two bytes side by side.
     fn visit_neighbours(&self, cancel: &Cancel, mut visit: impl FnMut(u32, usize)) -> Result<(), Error> {
         for (place, pair) in (0u32..).zip(self.ids.windows(2)) {
-            if place as usize % CHECK == 0 {
+            if (place as usize).is_multiple_of(CHECK) {
                 cancel.check()?;
             }
             if pair[0] != EDGE && pair[1] != EDGE {
