@@ -68,7 +68,7 @@ class RandomModel:
     """A bigram model with random logits: what comes depends on the last id alone."""
 
     vocab_size = 257
-    max_positions = 100
+    max_positions = 200
     eos_token_id = END
 
     def __init__(self):
@@ -98,8 +98,13 @@ def scripted():
     return lambda answers: LanguageModel(ScriptedModel(answers), ByteTokenizer())
 
 
-@pytest.fixture
-def random_model():
+@pytest.fixture(scope="session")
+def make_random_model():
     from wordkiln.generation import LanguageModel
 
-    return LanguageModel(RandomModel(), ByteTokenizer())
+    return lambda: LanguageModel(RandomModel(), ByteTokenizer())
+
+
+@pytest.fixture
+def random_model(make_random_model):
+    return make_random_model()

@@ -155,7 +155,7 @@ def test_other_weights_are_refused(checkpoint, tmp_path):
     weights = load_file(checkpoint / "model.safetensors")
     name = "model.embed_tokens.weight"
     missing = {key: value for key, value in weights.items() if key != name}
-    for wrong in (missing, weights | {"more": weights[name]}, weights | {name: weights[name][:-1].clone()}):
+    for wrong in (missing, weights | {"more": weights[name].clone()}, weights | {name: weights[name][:-1].clone()}):
         save_file(wrong, path)
         with pytest.raises(FormatError):
             load_model(tmp_path)
