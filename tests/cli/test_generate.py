@@ -35,8 +35,8 @@ def invoke(*arguments, **options):
 
 
 def test_options_reach_the_model(model):
-    result = invoke("dir", "--prompt", "你好", "--max-new-tokens", "7", "--temperature", "0.5", "--top-k", "9", "--top-p",
-                    "0.8", "--seed", "3", "--stop", "a", "--stop", "b")  # fmt: skip
+    line = "dir --prompt 你好 --max-new-tokens 7 --temperature 0.5 --top-k 9 --top-p 0.8 --seed 3 --stop a --stop b"
+    result = invoke(*line.split())
     assert (result.exit_code, result.stdout) == (0, "你好世界\n")
     options = {"max_new_tokens": 7, "temperature": 0.5, "top_k": 9, "top_p": 0.8, "seed": 3, "stop": ["a", "b"]}
     assert model.calls == [("你好", options)]

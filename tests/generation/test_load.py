@@ -128,5 +128,5 @@ def test_other_paths_and_arguments_are_refused(checkpoint, tmp_path):
 def test_a_text_longer_than_the_model_is_refused(checkpoint):
     model = load(checkpoint)
     if model.model.max_positions is not None:
-        with pytest.raises(ArgumentError, match="max_new_tokens=200.*200 positions"):
+        with pytest.raises(ArgumentError, match=r"max_new_tokens=200.*200 positions"):
             model.generate("a", max_new_tokens=200)

@@ -23,7 +23,8 @@ app.command()(generate)
 for kind in ("lstm", "gru", "rnn", "transformer"):
     config = wk.models.ModelConfig(kind=kind, vocab_size=280, hidden_size=32)
     random = np.random.default_rng(0)
-    weights = {name: random.normal(0, 0.3, shape).astype(np.float32) for name, shape in parameter_shapes(config).items()}
+    shapes = parameter_shapes(config)
+    weights = {name: random.normal(0, 0.3, shape).astype(np.float32) for name, shape in shapes.items()}
     tokenizer.save(".")
     config.save(".")
     save_file(weights, "model.safetensors")
