@@ -5,7 +5,6 @@ import os
 
 import numpy as np
 import pytest
-
 from wordkiln.data import TokenDataset
 from wordkiln.errors import ArgumentError, FormatError, PathError
 
