@@ -1,0 +1,156 @@
+"""torch's recurrent modules with Wordkiln's ops inside: same arguments, same state dict, same results.
+
+They derive from torch's own classes, which keep the parameters, their names and their initialisation; only the
+forward pass is replaced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.utils.rnn import PackedSequence
+
+from wordkiln import ops
+from wordkiln.errors import ArgumentError
+
+# One layer in one direction: (x [T, B, I], its weights, state parts [B, H]) -> (outputs [T, B, H], last state parts).
+_Weights = tuple[Tensor, Tensor, Tensor | None, Tensor | None]
+_Layer = Callable[[Tensor, _Weights, tuple[Tensor, ...]], tuple[Tensor, tuple[Tensor, ...]]]
+
+
+class LSTM(torch.nn.LSTM):
+    """`torch.nn.LSTM` on `ops.lstm`.
+
+    Args:
+        *args: as torch.nn.LSTM: input_size, hidden_size, num_layers=1, bias=True, batch_first=False, dropout=0.0,
+            bidirectional=False, proj_size=0 (only 0), device=None, dtype=None.
+        **kwargs: the same by name.
+
+    Raises:
+        ArgumentError: proj_size is not 0.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.proj_size:
+            raise ArgumentError(f"proj_size={self.proj_size}: must be 0; projections are not supported")
+
+    def forward(self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Run every layer over the whole sequence.
+
+        Args:
+            input: [T, B, I]; [B, T, I] with batch_first; [T, I] without a batch. No PackedSequence.
+            hx: the first (h, c), each [num_layers * directions, B, H]; without B for an unbatched input. Default zeros.
+
+        Returns:
+            The outputs of the last layer ([T, B, directions * H], laid out as the input), and the last (h, c).
+
+        Raises:
+            ArgumentError: shapes, dtypes or devices do not fit; a PackedSequence.
+        """
+        if hx is not None and (not isinstance(hx, tuple | list) or len(hx) != 2):
+            raise ArgumentError("hx: must be the pair (h, c)")
+        output, (h, c) = _run(self, _lstm_layer, input, None if hx is None else tuple(hx), parts=2)
+        return output, (h, c)
+
+
+class GRU(torch.nn.GRU):
+    """`torch.nn.GRU` on `ops.gru`; arguments as torch.nn.GRU: those of `LSTM` without proj_size."""
+
+    def forward(self, input: Tensor, hx: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Run every layer over the whole sequence; shapes and errors as `LSTM.forward`, with h alone as the state."""
+        output, (h,) = _run(self, _gru_layer, input, None if hx is None else (hx,), parts=1)
+        return output, h
+
+
+class RNN(torch.nn.RNN):
+    """`torch.nn.RNN` on `ops.rnn`; arguments as torch.nn.RNN: those of `GRU` and nonlinearity="tanh"."""
+
+    def forward(self, input: Tensor, hx: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Run every layer over the whole sequence; shapes and errors as `LSTM.forward`, with h alone as the state."""
+
+        def layer(x: Tensor, weights: _Weights, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+            output, h = ops.rnn(x, *weights, state=state[0], nonlinearity=self.nonlinearity)
+            return output, (h,)
+
+        output, (h,) = _run(self, layer, input, None if hx is None else (hx,), parts=1)
+        return output, h
+
+
+def _lstm_layer(x: Tensor, weights: _Weights, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+    return ops.lstm(x, *weights, state=(state[0], state[1]))
+
+
+def _gru_layer(x: Tensor, weights: _Weights, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+    output, h = ops.gru(x, *weights, state=state[0])
+    return output, (h,)
+
+
+def _run(
+    module: torch.nn.RNNBase, layer: _Layer, x: Tensor, state: tuple[Tensor, ...] | None, parts: int
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """All layers and directions of `module`; `state` and the result hold `parts` tensors [layers * directions, B, H]."""
+    if isinstance(x, PackedSequence):
+        raise ArgumentError("input: PackedSequence is not supported; pass the padded tensor")
+    if not isinstance(x, Tensor) or x.dim() not in (2, 3) or x.shape[-1] != module.input_size:
+        shape = list(x.shape) if isinstance(x, Tensor) else type(x).__name__
+        raise ArgumentError(f"input: shape {shape} must be [T, B, {module.input_size}] or [T, {module.input_size}]")
+    batched = x.dim() == 3
+    batch_dim = 0 if module.batch_first else 1
+    if not batched:
+        x = x.unsqueeze(batch_dim)
+        state = None if state is None else tuple(part.unsqueeze(1) for part in state)
+    if module.batch_first:
+        x = x.transpose(0, 1)
+    output, state = _run_layers(module, layer, x, _checked_state(module, x, state, parts))
+    if module.batch_first:
+        output = output.transpose(0, 1)
+    if not batched:
+        output = output.squeeze(batch_dim)
+        state = tuple(part.squeeze(1) for part in state)
+    return output, state
+
+
+def _checked_state(
+    module: torch.nn.RNNBase, x: Tensor, state: tuple[Tensor, ...] | None, parts: int
+) -> tuple[Tensor, ...]:
+    shape = (module.num_layers * (2 if module.bidirectional else 1), x.shape[1], module.hidden_size)
+    if state is None:
+        return (x.new_zeros(shape),) * parts
+    for name, part in zip("hc", state, strict=True):
+        if not isinstance(part, Tensor) or part.shape != shape:
+            got = list(part.shape) if isinstance(part, Tensor) else type(part).__name__
+            raise ArgumentError(f"hx ({name}): shape {got} must be {list(shape)}")
+    return state
+
+
+def _run_layers(
+    module: torch.nn.RNNBase, layer: _Layer, x: Tensor, state: tuple[Tensor, ...]
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    directions = ["", "_reverse"] if module.bidirectional else [""]
+    last: list[tuple[Tensor, ...]] = []
+    for depth in range(module.num_layers):
+        outputs = []
+        for suffix in directions:
+            first = tuple(part[len(last)] for part in state)
+            inputs = x.flip(0) if suffix else x
+            output, final = layer(inputs, _weights(module, f"_l{depth}{suffix}"), first)
+            outputs.append(output.flip(0) if suffix else output)
+            last.append(final)
+        x = outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
+        if depth + 1 < module.num_layers:
+            x = F.dropout(x, module.dropout, module.training)
+    return x, tuple(torch.stack(part) for part in zip(*last, strict=True))
+
+
+def _weights(module: torch.nn.RNNBase, suffix: str) -> _Weights:
+    return (
+        getattr(module, "weight_ih" + suffix),
+        getattr(module, "weight_hh" + suffix),
+        getattr(module, "bias_ih" + suffix, None),
+        getattr(module, "bias_hh" + suffix, None),
+    )
