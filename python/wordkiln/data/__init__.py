@@ -1,7 +1,7 @@
 """Text files to token shards on disk, and batches from them. Needs no torch."""
 
 from wordkiln.data.batches import Batch, Batches, ContiguousBatches, RandomWindows
-from wordkiln.data.corpus import Corpus, Piece
+from wordkiln.data.corpus import Corpus, Piece, find_files
 from wordkiln.data.dataset import TokenDataset
 from wordkiln.data.shards import Split
 
@@ -14,4 +14,5 @@ __all__ = [
     "RandomWindows",
     "Split",
     "TokenDataset",
+    "find_files",
 ]

@@ -69,8 +69,7 @@ class Corpus:
     ) -> None:
         if errors not in ("strict", "replace"):
             raise ArgumentError(f"errors={errors!r}: must be 'strict' or 'replace'")
-        patterns = (include,) if isinstance(include, str) else tuple(_SUFFIXES if include is None else include)
-        self.files = _find_files(sources, patterns)
+        self.files = _find_files(sources, include)
         self.total_bytes = sum(file.path.stat().st_size for file in self.files)
         self._finished_bytes = 0
         self._raw: IO[bytes] | None = None
@@ -182,16 +181,27 @@ class Corpus:
             raise PathError(f"{file.path}: cannot be read: {error.strerror or error}") from error
 
 
-def _find_files(sources: Sources, include: tuple[str, ...]) -> list[SourceFile]:
+def find_files(sources: Sources, *, include: Sequence[str] | str | None = None) -> list[Path]:
+    """The files that a `Corpus` of these sources reads, in its order; empty files are left out.
+
+    Raises:
+        PathError: a source is missing, or a folder holds no such file.
+        ArgumentError: there are no sources.
+    """
+    return [file.path for file in _find_files(sources, include)]
+
+
+def _find_files(sources: Sources, include: Sequence[str] | str | None) -> list[SourceFile]:
+    patterns = (include,) if isinstance(include, str) else tuple(_SUFFIXES if include is None else include)
     paths = [sources] if isinstance(sources, str | os.PathLike) else list(sources)
     if not paths:
         raise ArgumentError("sources: must name at least one file or folder")
     files: dict[Path, SourceFile] = {}
     for index, source in enumerate(map(Path, paths)):
         if source.is_dir():
-            found = _files_of_folder(source, include)
+            found = _files_of_folder(source, patterns)
             if not found:
-                raise PathError(f"{source}: no file matches {', '.join(include)} in this folder")
+                raise PathError(f"{source}: no file matches {', '.join(patterns)} in this folder")
         elif source.is_file():
             found = [source]
         else:
