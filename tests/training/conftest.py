@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+TEXT = "".join(f"{index % 7} 子曰：學而時習之，不亦說乎？ the cat sat on the mat.\n" for index in range(60))
+
+
+class ByteTokenizer:
+    """The smallest tokenizer there is: one id per byte and one that ends a document."""
+
+    vocab_size = 257
+    end_id = 256
+    special_tokens = {"<|end|>": 256}  # noqa: RUF012
+    fingerprint = "b" * 64
+
+    def encode_flat(self, texts, *, allowed_special=frozenset(), disallowed_special="all"):
+        encoded = [text.encode() for text in texts]
+        offsets = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
+        return np.frombuffer(b"".join(encoded), np.uint8).astype(np.uint16), offsets
+
+    def decode_bytes(self, ids):
+        return bytes(ids)
+
+    def save(self, path):
+        path.write_text("{}")
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    return ByteTokenizer()
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory, tokenizer):
+    from wordkiln.data import TokenDataset
+
+    folder = tmp_path_factory.mktemp("data")
+    (folder / "text.txt").write_text(TEXT, encoding="utf-8", newline="\n")
+    return TokenDataset.build(folder / "text.txt", tokenizer, folder / "tokens", valid_fraction=0.2)
+
+
+@pytest.fixture
+def build_model(tokenizer):
+    """Gives a tiny model of a kind, always with the same weights."""
+    import torch
+    from wordkiln.models import CausalLM, ModelConfig
+
+    def build(kind="lstm", **fields):
+        sizes = {"hidden_size": 16, "num_hidden_layers": 2, "dropout": 0.1, "vocab_size": tokenizer.vocab_size}
+        with torch.random.fork_rng([]):
+            torch.manual_seed(7)
+            return CausalLM(ModelConfig(kind=kind, **{**sizes, **fields}))
+
+    return build
+
+
+@pytest.fixture
+def build_trainer(data, tokenizer, build_model, tmp_path):
+    """Gives a short run in tmp_path / name."""
+    from wordkiln.training import Trainer
+
+    def build(name="run", kind="lstm", model=None, **fields):
+        settings = {
+            "max_steps": 12,
+            "batch_size": 4,
+            "sequence_length": 16,
+            "eval_every": 4,
+            "eval_tokens": 200,
+            "log_every": 3,
+            "learning_rate": 1e-2,
+            "progress": False,
+        }
+        model = build_model(kind) if model is None else model
+        return Trainer(model, data, tmp_path / name, tokenizer=tokenizer, **{**settings, **fields})
+
+    return build
