@@ -49,8 +49,8 @@ const KernelTable& choose_table() {
     if (std::string(forced) == table->isa) return *table;
     names += std::string(names.empty() ? "" : ", ") + table->isa;
   }
-  throw std::invalid_argument("WORDKILN_ISA=" + std::string(forced) + " is not one of what this machine can run: " +
-                              names);
+  throw std::invalid_argument("WORDKILN_ISA=" + std::string(forced) +
+                              " is not one of what this machine can run: " + names);
 }
 
 }  // namespace

@@ -1,4 +1,67 @@
+# Arrays are addresses (0: none), sizes and strides are in elements; shapes stand in csrc/include/wordkiln/.
+# Every function raises wordkiln.errors.ArgumentError for a dtype, size or address that cannot be.
+
 def available_isas() -> list[str]: ...
 def current_isa() -> str: ...
 def set_num_threads(threads: int) -> None: ...
 def get_num_threads() -> int: ...
+def attention_forward(
+    dtype: str,
+    q: int,
+    k: int,
+    v: int,
+    out: int,
+    lse: int,
+    key_lengths: int,
+    sizes: tuple[int, int, int, int, int, int],
+    q_strides: tuple[int, int, int],
+    k_strides: tuple[int, int, int],
+    v_strides: tuple[int, int, int],
+    out_strides: tuple[int, int, int],
+    causal: bool,
+    scale: float,
+) -> None: ...
+def attention_backward(
+    dtype: str,
+    q: int,
+    k: int,
+    v: int,
+    out: int,
+    lse: int,
+    grad_out: int,
+    grad_q: int,
+    grad_k: int,
+    grad_v: int,
+    key_lengths: int,
+    sizes: tuple[int, int, int, int, int, int],
+    q_strides: tuple[int, int, int],
+    k_strides: tuple[int, int, int],
+    v_strides: tuple[int, int, int],
+    out_strides: tuple[int, int, int],
+    grad_out_strides: tuple[int, int, int],
+    causal: bool,
+    scale: float,
+) -> None: ...
+def lstm_forward(
+    dtype: str,
+    gates: int,
+    weight_hh: int,
+    h0: int,
+    c0: int,
+    out: int,
+    cells: int,
+    sizes: tuple[int, int, int],
+) -> None: ...
+def lstm_backward(
+    dtype: str,
+    activations: int,
+    grad_gates: int,
+    weight_hh: int,
+    c0: int,
+    cells: int,
+    grad_out: int,
+    grad_h: int,
+    grad_c: int,
+    sizes: tuple[int, int, int],
+) -> None: ...
+def elementwise(dtype: str, function: str, x: int, out: int, count: int) -> None: ...

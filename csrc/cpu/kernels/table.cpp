@@ -1,5 +1,7 @@
-// The table of one instruction set: this file is compiled once for each, with WORDKILN_ISA naming it.
+// The table of one instruction set: the files of this folder are compiled once for each, with WORDKILN_ISA naming it.
 #include "cpu/table.h"
+
+#include "cpu/kernels/kernels.h"
 
 #define WORDKILN_STRING_(name) #name
 #define WORDKILN_STRING(name) WORDKILN_STRING_(name)
@@ -9,6 +11,10 @@ namespace wordkiln::cpu::WORDKILN_ISA {
 extern const KernelTable table;
 const KernelTable table = {
     .isa = WORDKILN_STRING(WORDKILN_ISA),
+    .float32 = {attention_forward_float32, attention_backward_float32, lstm_forward_float32, lstm_backward_float32,
+                elementwise_float32},
+    .float64 = {attention_forward_float64, attention_backward_float64, lstm_forward_float64, lstm_backward_float64,
+                elementwise_float64},
 };
 
 }  // namespace wordkiln::cpu::WORDKILN_ISA

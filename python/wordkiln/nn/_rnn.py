@@ -39,7 +39,9 @@ class LSTM(torch.nn.LSTM):
         if self.proj_size:
             raise ArgumentError(f"proj_size={self.proj_size}: must be 0; projections are not supported")
 
-    def forward(self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    def forward(  # type: ignore[override]  # PackedSequence is refused
+        self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Run every layer over the whole sequence.
 
         Args:
@@ -61,7 +63,9 @@ class LSTM(torch.nn.LSTM):
 class GRU(torch.nn.GRU):
     """`torch.nn.GRU` on `ops.gru`; arguments as torch.nn.GRU: those of `LSTM` without proj_size."""
 
-    def forward(self, input: Tensor, hx: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(  # type: ignore[override]  # PackedSequence is refused
+        self, input: Tensor, hx: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Run every layer over the whole sequence; shapes and errors as `LSTM.forward`, with h alone as the state."""
         output, (h,) = _run(self, _gru_layer, input, None if hx is None else (hx,), parts=1)
         return output, h
@@ -70,7 +74,9 @@ class GRU(torch.nn.GRU):
 class RNN(torch.nn.RNN):
     """`torch.nn.RNN` on `ops.rnn`; arguments as torch.nn.RNN: those of `GRU` and nonlinearity="tanh"."""
 
-    def forward(self, input: Tensor, hx: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(  # type: ignore[override]  # PackedSequence is refused
+        self, input: Tensor, hx: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Run every layer over the whole sequence; shapes and errors as `LSTM.forward`, with h alone as the state."""
 
         def layer(x: Tensor, weights: _Weights, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -93,7 +99,7 @@ def _gru_layer(x: Tensor, weights: _Weights, state: tuple[Tensor, ...]) -> tuple
 def _run(
     module: torch.nn.RNNBase, layer: _Layer, x: Tensor, state: tuple[Tensor, ...] | None, parts: int
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """All layers and directions of `module`; `state` and the result hold `parts` tensors [layers * directions, B, H]."""
+    """All layers and directions; `state` and the last states are `parts` tensors [num_layers * directions, B, H]."""
     if isinstance(x, PackedSequence):
         raise ArgumentError("input: PackedSequence is not supported; pass the padded tensor")
     if not isinstance(x, Tensor) or x.dim() not in (2, 3) or x.shape[-1] != module.input_size:

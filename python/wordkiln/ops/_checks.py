@@ -13,7 +13,7 @@ _warned: set[str] = set()
 
 
 def check_tensor(name: str, x: Tensor, shape: tuple[int | None, ...], like: Tensor | None = None) -> None:
-    """Refuse `x` unless it is a floating-point tensor of `shape` (None: any size), of the dtype and device of `like`."""
+    """Refuse `x` unless it is a floating-point tensor of `shape` (None: any size), in dtype and device as `like`."""
     if not isinstance(x, Tensor):
         raise ArgumentError(f"{name}: must be a torch.Tensor, not {type(x).__name__}")
     if x.dim() != len(shape) or any(w not in (None, g) for w, g in zip(shape, x.shape, strict=True)):
@@ -27,9 +27,16 @@ def check_tensor(name: str, x: Tensor, shape: tuple[int | None, ...], like: Tens
         raise ArgumentError(f"{name}: device {x.device} must be {like.device}, as the other inputs")
 
 
-def kernel_takes(x: Tensor) -> bool:
-    """Whether the CPU kernels take tensors of this dtype and device."""
-    return x.device.type in ("cpu", "meta") and x.dtype in (torch.float32, torch.float64)
+def kernel_lacks(x: Tensor) -> str | None:
+    """Why the CPU kernels do not take tensors of this dtype and device, or None where they do."""
+    if x.device.type not in ("cpu", "meta"):
+        return f"device {x.device.type}"
+    return None if x.dtype in (torch.float32, torch.float64) else f"dtype {x.dtype}"
+
+
+def dtype_name(x: Tensor) -> str:
+    """The dtype as `_kernels` names it."""
+    return "float32" if x.dtype == torch.float32 else "float64"
 
 
 def warn_once(op: str, reason: str) -> None:
@@ -37,4 +44,29 @@ def warn_once(op: str, reason: str) -> None:
     message = f"wordkiln.ops.{op} has no kernel for {reason}: the slower plain torch reference runs instead"
     if message not in _warned and not torch.compiler.is_compiling():
         _warned.add(message)
-        warnings.warn(message, UserWarning, stacklevel=4)
+        warnings.warn(message, UserWarning, stacklevel=3)
+
+
+def check_layer(
+    x: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor | None,
+    bias_hh: Tensor | None,
+    state: Tensor | tuple[Tensor, Tensor] | None,
+    gates: int,
+) -> None:
+    """Refuse inputs that do not fit one layer of `gates` gates."""
+    check_tensor("x", x, (None, None, None))
+    check_tensor("weight_hh", weight_hh, (None, None), like=x)
+    hidden = weight_hh.shape[1]
+    check_tensor("weight_hh", weight_hh, (gates * hidden, hidden), like=x)
+    check_tensor("weight_ih", weight_ih, (gates * hidden, x.shape[2]), like=x)
+    for name, bias in (("bias_ih", bias_ih), ("bias_hh", bias_hh)):
+        if bias is not None:
+            check_tensor(name, bias, (gates * hidden,), like=x)
+    states: tuple[Tensor, ...] = () if state is None else (state,) if isinstance(state, Tensor) else tuple(state)
+    if gates == 4 and state is not None and len(states) != 2:
+        raise ArgumentError("state: must be the pair (h, c)")
+    for name, part in zip(("state h", "state c"), states, strict=False):
+        check_tensor(name, part, (x.shape[1], hidden), like=x)

@@ -1,4 +1,4 @@
-"""`ops.gru` and `ops.rnn` (on the reference: they have no kernel yet), and the checks that recurrences share."""
+"""`ops.gru` and `ops.rnn`: they have no kernel and run on the reference."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import Tensor
 
 from wordkiln.errors import ArgumentError
 from wordkiln.ops import reference
-from wordkiln.ops._checks import check_tensor
+from wordkiln.ops._checks import check_layer
 
 
 def gru(
@@ -67,28 +67,3 @@ def rnn(
         raise ArgumentError(f"nonlinearity={nonlinearity!r}: must be 'tanh' or 'relu'")
     check_layer(x, weight_ih, weight_hh, bias_ih, bias_hh, state, gates=1)
     return reference.rnn(x, weight_ih, weight_hh, bias_ih, bias_hh, state, nonlinearity)
-
-
-def check_layer(
-    x: Tensor,
-    weight_ih: Tensor,
-    weight_hh: Tensor,
-    bias_ih: Tensor | None,
-    bias_hh: Tensor | None,
-    state: Tensor | tuple[Tensor, Tensor] | None,
-    gates: int,
-) -> None:
-    """Refuse inputs that do not fit one layer of `gates` gates."""
-    check_tensor("x", x, (None, None, None))
-    check_tensor("weight_hh", weight_hh, (None, None), like=x)
-    hidden = weight_hh.shape[1]
-    check_tensor("weight_hh", weight_hh, (gates * hidden, hidden), like=x)
-    check_tensor("weight_ih", weight_ih, (gates * hidden, x.shape[2]), like=x)
-    for name, bias in (("bias_ih", bias_ih), ("bias_hh", bias_hh)):
-        if bias is not None:
-            check_tensor(name, bias, (gates * hidden,), like=x)
-    states: tuple[Tensor, ...] = () if state is None else (state,) if isinstance(state, Tensor) else tuple(state)
-    if gates == 4 and state is not None and len(states) != 2:
-        raise ArgumentError("state: must be the pair (h, c)")
-    for name, part in zip(("state h", "state c"), states, strict=False):
-        check_tensor(name, part, (x.shape[1], hidden), like=x)

@@ -1,0 +1,96 @@
+// exp, sigmoid and tanh of a vector. The errors are stated in include/wordkiln/elementwise.h.
+//
+// exp(x) = 2^n exp(r) with n = round(x / ln 2), r = x - n ln 2 in two parts (Cody and Waite 1980), and
+// exp(r) - 1 = r + r^2 p(r), p a Chebyshev fit of its degree on |r| <= ln 2 / 2. tanh goes through expm1 because
+// 2 sigmoid(2x) - 1 loses all digits near 0.
+#pragma once
+
+#include "cpu/kernels/simd.h"
+
+namespace wordkiln::cpu::WORDKILN_ISA {
+namespace {
+
+template <typename T>
+struct ExpConstants;
+
+template <>
+struct ExpConstants<float> {
+  static constexpr float kRound = 0x1.8p23f;  // adding it leaves the nearest integer in the low bits
+  static constexpr float kLn2High = 0x1.62e4p-1f, kLn2Low = 1.4286068203094173e-06f;
+  static constexpr float kLog2E = 1.44269504088896341f;
+  static constexpr float kSmallest = -87.33654f, kLargest = 89.0f;  // exp: least normal number; infinite
+  static constexpr float kTanhOne = 9.1f;                           // tanh rounds to 1 from here
+  static constexpr int kMantissa = 23, kBias = 127;
+  static constexpr float kPolynomial[] = {0.0013926250831497611f, 0.008363232883682618f, 0.04166655421298415f,
+                                          0.16666576666119928f, 0.5f};
+};
+
+template <>
+struct ExpConstants<double> {
+  static constexpr double kRound = 0x1.8p52;
+  static constexpr double kLn2High = 0x1.62e42fefa3p-1, kLn2Low = 2.8235290563031577e-13;
+  static constexpr double kLog2E = 1.44269504088896341;
+  static constexpr double kSmallest = -708.3964185322641, kLargest = 710.0;
+  static constexpr double kTanhOne = 19.1;
+  static constexpr int kMantissa = 52, kBias = 1023;
+  static constexpr double kPolynomial[] = {2.5100472505694996e-08, 2.7620201591031547e-07, 2.7557268276905696e-06,
+                                           2.4801521057868204e-05, 0.00019841269863171557, 0.0013888888917367081,
+                                           0.008333333333330039,   0.041666666666623824,   0.16666666666666669,
+                                           0.5000000000000001};
+};
+
+// x = n ln 2 + r, and expm1 = exp(r) - 1.
+template <typename T>
+struct Reduced {
+  typename Simd<T>::Int n;
+  Vec<T> expm1;
+};
+
+template <typename T>
+WORDKILN_INLINE Reduced<T> reduce(Vec<T> x) {
+  typedef ExpConstants<T> C;
+  typedef typename Simd<T>::Int Int;
+  const Vec<T> shifted = x * C::kLog2E + C::kRound;
+  const Vec<T> n = shifted - C::kRound;
+  const Vec<T> r = (x - n * C::kLn2High) - n * C::kLn2Low;
+  Vec<T> p = broadcast<T>(C::kPolynomial[0]);
+  WORDKILN_UNROLL
+  for (unsigned i = 1; i < sizeof C::kPolynomial / sizeof(T); ++i) p = p * r + C::kPolynomial[i];
+  return {(Int)shifted - (Int)broadcast<T>(C::kRound), r + r * r * p};
+}
+
+// 2^n for -kBias < n <= kBias.
+template <typename T>
+WORDKILN_INLINE Vec<T> power_of_two(typename Simd<T>::Int n) {
+  typedef ExpConstants<T> C;
+  return (Vec<T>)((n + C::kBias) << C::kMantissa);
+}
+
+template <typename T>
+WORDKILN_INLINE Vec<T> exp(Vec<T> x) {
+  typedef ExpConstants<T> C;
+  const Vec<T> clamped = x > C::kLargest ? broadcast<T>(C::kLargest) : x;
+  const Reduced<T> y = reduce<T>(clamped);
+  // 2^n in two factors: n reaches kBias + 1.
+  const Vec<T> result = (y.expm1 + T{1}) * power_of_two<T>(y.n >> 1) * power_of_two<T>(y.n - (y.n >> 1));
+  return x < C::kSmallest ? Vec<T>{} : result;
+}
+
+template <typename T>
+WORDKILN_INLINE Vec<T> sigmoid(Vec<T> x) {
+  return T{1} / (T{1} + exp<T>(-x));
+}
+
+template <typename T>
+WORDKILN_INLINE Vec<T> tanh(Vec<T> x) {
+  typedef ExpConstants<T> C;
+  const Vec<T> size = x < T{0} ? -x : x;
+  const Reduced<T> y = reduce<T>(T{2} * (size > C::kTanhOne ? broadcast<T>(C::kTanhOne) : size));
+  const Vec<T> scale = power_of_two<T>(y.n);
+  const Vec<T> e = scale * y.expm1 + (scale - T{1});
+  const Vec<T> result = e / (e + T{2});
+  return x < T{0} ? -result : result;
+}
+
+}  // namespace
+}  // namespace wordkiln::cpu::WORDKILN_ISA

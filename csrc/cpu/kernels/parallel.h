@@ -1,0 +1,51 @@
+// Work sharing over the process's one OpenMP pool.
+#pragma once
+
+#include <omp.h>
+#include <stdint.h>
+
+namespace wordkiln::cpu::WORDKILN_ISA {
+namespace {
+
+struct Range {
+  int64_t begin, end;
+};
+
+// Part `index` of `parts` nearly equal ones of 0..count.
+inline Range split(int64_t count, int64_t index, int64_t parts) {
+  const int64_t size = count / parts, larger = count % parts;
+  const int64_t begin = index * size + (index < larger ? index : larger);
+  return {begin, begin + size + (index < larger ? 1 : 0)};
+}
+
+// How many threads to use for `work` multiply-adds: starting one costs about a microsecond, some 30,000 of them.
+inline int threads_for(double work) {
+  const int threads = omp_get_max_threads();
+  const double useful = work / 60000 + 1;
+  return useful < threads ? static_cast<int>(useful) : threads;
+}
+
+// body(item, thread) for each item; which thread takes which is left to the moment, so items must not depend on it.
+template <typename Body>
+void parallel_items(int64_t items, int threads, Body body) {
+#pragma omp parallel num_threads(threads)
+  {
+    const int thread = omp_get_thread_num();
+#pragma omp for schedule(dynamic, 1)
+    for (int64_t item = 0; item < items; ++item) body(item, thread);
+  }
+}
+
+// body(thread, threads) once in each; barrier() may be called inside.
+template <typename Body>
+void parallel_threads(int threads, Body body) {
+#pragma omp parallel num_threads(threads)
+  body(omp_get_thread_num(), omp_get_num_threads());
+}
+
+inline void barrier() {
+#pragma omp barrier
+}
+
+}  // namespace
+}  // namespace wordkiln::cpu::WORDKILN_ISA

@@ -1,0 +1,160 @@
+// Vectors of one register through the compiler's vector extensions: the same source on every instruction set.
+// Everything is in an unnamed namespace: no symbol of a kernel file can be merged with another instruction set's.
+#pragma once
+
+#include <stdint.h>
+
+#if defined(__AVX512F__)
+#define WORDKILN_VECTOR_BYTES 64
+#elif defined(__AVX2__)
+#define WORDKILN_VECTOR_BYTES 32
+#else
+#define WORDKILN_VECTOR_BYTES 16
+#endif
+
+#define WORDKILN_INLINE inline __attribute__((always_inline))
+#if defined(__clang__)
+#define WORDKILN_UNROLL _Pragma("unroll")
+#else
+#define WORDKILN_UNROLL _Pragma("GCC unroll 16")
+#endif
+
+namespace wordkiln::cpu::WORDKILN_ISA {
+namespace {
+
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr int kRegisters = 32;
+#else
+constexpr int kRegisters = 16;
+#endif
+
+template <typename T>
+struct Simd;
+
+template <>
+struct Simd<float> {
+  typedef float Vec __attribute__((vector_size(WORDKILN_VECTOR_BYTES)));
+  typedef int32_t Int __attribute__((vector_size(WORDKILN_VECTOR_BYTES)));
+};
+
+template <>
+struct Simd<double> {
+  typedef double Vec __attribute__((vector_size(WORDKILN_VECTOR_BYTES)));
+  typedef int64_t Int __attribute__((vector_size(WORDKILN_VECTOR_BYTES)));
+};
+
+template <typename T>
+using Vec = typename Simd<T>::Vec;
+
+// Elements in a vector.
+template <typename T>
+constexpr int kLanes = WORDKILN_VECTOR_BYTES / sizeof(T);
+
+template <typename T>
+WORDKILN_INLINE Vec<T> broadcast(T x) {
+  return x - Vec<T>{};
+}
+
+template <typename T>
+WORDKILN_INLINE Vec<T> load(const T* from) {
+  Vec<T> x;
+  __builtin_memcpy(&x, from, sizeof x);
+  return x;
+}
+
+template <typename T>
+WORDKILN_INLINE void store(T* to, Vec<T> x) {
+  __builtin_memcpy(to, &x, sizeof x);
+}
+
+// The first `lanes` elements; the others are 0. Reads nothing beyond them.
+template <typename T>
+WORDKILN_INLINE Vec<T> load(const T* from, int lanes) {
+  if (lanes >= kLanes<T>) return load(from);
+  Vec<T> x = {};
+  for (int i = 0; i < lanes; ++i) x[i] = from[i];
+  return x;
+}
+
+template <typename T>
+WORDKILN_INLINE void store(T* to, Vec<T> x, int lanes) {
+  if (lanes >= kLanes<T>) return store(to, x);
+  for (int i = 0; i < lanes; ++i) to[i] = x[i];
+}
+
+// The second where the comparison fails, so for a NaN in either.
+template <typename T>
+WORDKILN_INLINE Vec<T> max(Vec<T> a, Vec<T> b) {
+  return a > b ? a : b;
+}
+
+template <typename T>
+WORDKILN_INLINE T sum(Vec<T> x) {
+  T total = 0;
+  for (int i = 0; i < kLanes<T>; ++i) total += x[i];
+  return total;
+}
+
+template <typename T>
+WORDKILN_INLINE T largest(Vec<T> x) {
+  T best = x[0];
+  for (int i = 1; i < kLanes<T>; ++i) best = x[i] > best ? x[i] : best;
+  return best;
+}
+
+template <int... I>
+struct Indices {};
+
+template <int N, int... I>
+struct MakeIndices : MakeIndices<N - 1, N - 1, I...> {};
+
+template <int... I>
+struct MakeIndices<0, I...> {
+  typedef Indices<I...> Type;
+};
+
+template <typename T, int... I>
+WORDKILN_INLINE void interleave(Vec<T>& a, Vec<T>& b, Indices<I...>) {
+  constexpr int kHalf = sizeof...(I) / 2, kAll = sizeof...(I);
+  const Vec<T> low = __builtin_shufflevector(a, b, (I % 2 * kAll + I / 2)...);
+  b = __builtin_shufflevector(a, b, (I % 2 * kAll + kHalf + I / 2)...);
+  a = low;
+}
+
+// to[j * to_row + i] = from[i * from_row + j] for a square of kLanes: log2(kLanes) rounds of a perfect shuffle of rows.
+template <typename T>
+WORDKILN_INLINE void transpose_square(const T* from, int64_t from_row, T* to, int64_t to_row) {
+  constexpr int kSide = kLanes<T>;
+  Vec<T> rows[kSide], next[kSide];
+  WORDKILN_UNROLL
+  for (int i = 0; i < kSide; ++i) rows[i] = load(from + i * from_row);
+  WORDKILN_UNROLL
+  for (int round = 1; round < kSide; round *= 2) {
+    WORDKILN_UNROLL
+    for (int i = 0; i < kSide / 2; ++i) {
+      next[2 * i] = rows[i];
+      next[2 * i + 1] = rows[i + kSide / 2];
+      interleave<T>(next[2 * i], next[2 * i + 1], typename MakeIndices<kSide>::Type{});
+    }
+    WORDKILN_UNROLL
+    for (int i = 0; i < kSide; ++i) rows[i] = next[i];
+  }
+  WORDKILN_UNROLL
+  for (int i = 0; i < kSide; ++i) store(to + i * to_row, rows[i]);
+}
+
+// to[j * to_row + i] = from[i * from_row + j] for i < rows, 0 for rows <= i < kLanes; j < depth.
+template <typename T>
+void transpose(const T* from, int64_t from_row, int64_t rows, int64_t depth, T* to, int64_t to_row) {
+  constexpr int kSide = kLanes<T>;
+  int64_t j = 0;
+  if (rows >= kSide) {
+    for (; j + kSide <= depth; j += kSide) transpose_square(from + j, from_row, to + j * to_row, to_row);
+  }
+  for (; j < depth; ++j) {
+    for (int64_t i = 0; i < kSide; ++i) to[j * to_row + i] = i < rows ? from[i * from_row + j] : T{0};
+  }
+}
+
+}  // namespace
+}  // namespace wordkiln::cpu::WORDKILN_ISA
