@@ -26,6 +26,17 @@ class ByteTokenizer:
         path.write_text("{}")
 
 
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Tiny matrices gain nothing from a second thread, and on a busy machine wait for it."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="session")
 def tokenizer():
     return ByteTokenizer()
@@ -47,7 +58,7 @@ def build_model(tokenizer):
     from wordkiln.models import CausalLM, ModelConfig
 
     def build(kind="lstm", **fields):
-        sizes = {"hidden_size": 16, "num_hidden_layers": 2, "dropout": 0.1, "vocab_size": tokenizer.vocab_size}
+        sizes = {"hidden_size": 8, "num_hidden_layers": 2, "dropout": 0.1, "vocab_size": tokenizer.vocab_size}
         with torch.random.fork_rng([]):
             torch.manual_seed(7)
             return CausalLM(ModelConfig(kind=kind, **{**sizes, **fields}))

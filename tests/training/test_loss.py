@@ -21,7 +21,7 @@ def plain_nats(model, ids, window, carry):
 
 @pytest.mark.property
 @pytest.mark.parametrize("kind", ["lstm", "gru", "transformer"])
-@pytest.mark.parametrize("tokens", [1, 7, 16, 17, 150, None])
+@pytest.mark.parametrize("tokens", [1, 16, 17, None])
 def test_evaluation_is_the_plain_definition(data, build_model, kind, tokens):
     model = build_model(kind).train()
     found = evaluate(model, data.valid, batch_size=1, sequence_length=16, max_tokens=tokens)
@@ -38,13 +38,13 @@ def test_evaluation_is_the_plain_definition(data, build_model, kind, tokens):
 
 
 @pytest.mark.property
-@pytest.mark.parametrize("batch_size", [2, 3, 7, 1000])
+@pytest.mark.parametrize("batch_size", [2, 7])
 def test_lanes_count_every_token_once(data, build_model, batch_size):
     # A window of one token needs no context: however the text is cut into lanes, the loss is the same.
     model = build_model("transformer")
-    whole = evaluate(model, data.valid, batch_size=1, sequence_length=1)
-    lanes = evaluate(model, data.valid, batch_size=batch_size, sequence_length=1)
-    assert lanes.tokens == whole.tokens == data.valid.num_tokens - 1
+    whole = evaluate(model, data.valid, batch_size=1, sequence_length=1, max_tokens=50)
+    lanes = evaluate(model, data.valid, batch_size=batch_size, sequence_length=1, max_tokens=50)
+    assert lanes.tokens == whole.tokens == 50
     assert math.isclose(lanes.loss, whole.loss, rel_tol=1e-5)
 
 

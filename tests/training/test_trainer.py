@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import signal
+from itertools import pairwise
 
 import pytest
 import safetensors.torch
@@ -13,7 +14,9 @@ from wordkiln.errors import ArgumentError, FormatError, PathError
 from wordkiln.models import CausalLM
 from wordkiln.training import DivergedError, Trainer, evaluate
 
-RUNS = [("lstm", "contiguous"), ("gru", "contiguous"), ("lstm", "random"), ("transformer", "random")]
+@pytest.fixture
+def no_picture(monkeypatch):
+    monkeypatch.setattr("wordkiln.training.trainer.draw_loss", lambda path, rows: None)
 
 
 class KilledError(BaseException):
@@ -40,6 +43,19 @@ def interrupt():
     signal.raise_signal(signal.SIGINT)
 
 
+# Kill between two validations and right at one; Ctrl-C likewise.
+RUNS = [
+    ("lstm", "contiguous", kill, 6),
+    ("lstm", "contiguous", kill, 8),
+    ("lstm", "contiguous", interrupt, 7),
+    ("lstm", "contiguous", interrupt, 8),
+    ("lstm", "random", interrupt, 5),
+    ("gru", "contiguous", interrupt, 7),
+    ("transformer", "random", kill, 6),
+    ("transformer", "random", interrupt, 7),
+]
+
+
 def rows_of(folder):
     """log.csv without its one column that is a time."""
     with open(folder / "log.csv", newline="") as file:
@@ -59,8 +75,8 @@ def assert_same_run(first, second):
     assert rows_of(first) == rows_of(second)
 
 
-@pytest.mark.parametrize(("kind", "batches"), RUNS)
-@pytest.mark.parametrize(("stop", "step"), [(kill, 6), (kill, 8), (interrupt, 7), (interrupt, 8)])
+@pytest.mark.usefixtures("no_picture")
+@pytest.mark.parametrize(("kind", "batches", "stop", "step"), RUNS)
 def test_a_resumed_run_is_bit_equal_to_an_uninterrupted_one(build_trainer, tmp_path, kind, batches, stop, step):
     build_trainer("whole", kind, batches=batches).fit()
     trainer = build_trainer("parts", kind, batches=batches)
@@ -73,6 +89,7 @@ def test_a_resumed_run_is_bit_equal_to_an_uninterrupted_one(build_trainer, tmp_p
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
 
 
+@pytest.mark.usefixtures("no_picture")
 def test_equal_seeds_give_equal_bits_and_other_seeds_do_not(build_trainer, tmp_path):
     state = torch.get_rng_state()
     for name, seed in (("one", 0), ("two", 0), ("three", 1)):
@@ -85,9 +102,11 @@ def test_equal_seeds_give_equal_bits_and_other_seeds_do_not(build_trainer, tmp_p
 
 @pytest.mark.parametrize("kind", ["lstm", "transformer"])
 def test_loss_falls_far_below_the_start(build_trainer, build_model, data, kind):
-    model = build_model(kind, dropout=0.0)
+    model = build_model(kind, dropout=0.0, hidden_size=32)
     before = evaluate(model, data.valid)
-    result = build_trainer(kind=kind, model=model, max_steps=80, eval_every=40, eval_tokens=None).fit()
+    result = build_trainer(
+        kind=kind, model=model, max_steps=60, eval_every=30, eval_tokens=None, learning_rate=3e-2
+    ).fit()
     assert result.best_valid_loss < before.loss / 2
     best = CausalLM.from_pretrained(result.best_path)
     again = evaluate(best, data.valid, batch_size=4, sequence_length=16)
@@ -108,6 +127,7 @@ def test_a_run_directory_is_complete(build_trainer, tmp_path):
     assert [row["step"] for row in rows_of(tmp_path / "run") if row["valid_loss"]] == ["4", "8", "12"]
 
 
+@pytest.mark.usefixtures("no_picture")
 def test_patience_stops_and_keeps_the_best(build_trainer):
     # A learning rate of nothing: no validation is ever better than the first.
     trainer = build_trainer(learning_rate=1e-30, eval_every=1, patience=3, max_steps=100)
@@ -155,6 +175,7 @@ def test_the_second_ctrl_c_does_not_wait(build_trainer, tmp_path):
     assert not (tmp_path / "run/last").exists()
 
 
+@pytest.mark.usefixtures("no_picture")
 def test_ctrl_c_within_a_validation_repeats_it_on_resume(build_trainer, tmp_path, monkeypatch):
     build_trainer("whole").fit()
     trainer = build_trainer("parts")
@@ -174,6 +195,7 @@ def test_ctrl_c_within_a_validation_repeats_it_on_resume(build_trainer, tmp_path
 
 
 @pytest.mark.abuse
+@pytest.mark.usefixtures("no_picture")
 def test_an_old_run_is_neither_overwritten_nor_mixed_up(build_trainer, tmp_path):
     with pytest.raises(PathError, match="no run to go on with"):
         build_trainer().fit(resume=True)
@@ -191,6 +213,7 @@ def test_an_old_run_is_neither_overwritten_nor_mixed_up(build_trainer, tmp_path)
 
 
 @pytest.mark.abuse
+@pytest.mark.usefixtures("no_picture")
 def test_another_data_set_or_tokenizer(build_trainer, build_model, tokenizer, tmp_path):
     build_trainer().fit()
     (tmp_path / "other.txt").write_text("quite another text " * 60)
@@ -230,6 +253,7 @@ def test_a_model_with_too_small_a_vocabulary(build_trainer, build_model):
         build_trainer(model=build_model(vocab_size=10))
 
 
+@pytest.mark.usefixtures("no_picture")
 def test_contiguous_training_carries_the_state(build_trainer, monkeypatch):
     trainer = build_trainer()
     forward, states = trainer.model.hidden, []
@@ -243,6 +267,6 @@ def test_contiguous_training_carries_the_state(build_trainer, monkeypatch):
     monkeypatch.setattr(trainer.model, "hidden", hidden)
     trainer.fit()
     assert states[0][0] is None
-    for (_, left), (found, _) in zip(states, states[1:], strict=False):
+    for (_, left), (found, _) in pairwise(states):
         assert found is None or all(torch.equal(a, b) and not b.requires_grad for a, b in zip(left, found, strict=True))
     assert sum(found is None for found, _ in states) == 1

@@ -8,12 +8,12 @@ import json
 import lzma
 import os
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import IO, NamedTuple, cast
+from typing import IO, Any, NamedTuple, cast
 
 from wordkiln.errors import ArgumentError, FormatError, PathError
 
@@ -22,7 +22,7 @@ Sources = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 PIECE_CHARACTERS = 1 << 20
 MAX_LINE_BYTES = 64 << 20
 _SUFFIXES = ("*.txt", "*.jsonl")
-_OPENERS = {".gz": gzip.open, ".xz": lzma.open}
+_OPENERS: dict[str, Callable[[IO[bytes]], Any]] = {".gz": gzip.open, ".xz": lzma.open}
 
 
 class Piece(NamedTuple):

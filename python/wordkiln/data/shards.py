@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from wordkiln.errors import ArgumentError, FormatError
 
-DTYPES = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
+DTYPES: dict[str, np.dtype[Any]] = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
 
 _READ_TOKENS = 1 << 22
 

@@ -54,16 +54,10 @@ class TrainingConfig:
     batches: str | None = None
 
     def __post_init__(self) -> None:
-        for name in (
-            "max_steps",
-            "batch_size",
-            "sequence_length",
-            "eval_every",
-            "eval_tokens",
-            "patience",
-            "log_every",
-        ):
-            if getattr(self, name) is not None or name not in ("eval_tokens", "patience"):
+        for name in ("max_steps", "batch_size", "sequence_length", "eval_every", "log_every"):
+            _check_integer(name, getattr(self, name), 1, 2**40)
+        for name in ("eval_tokens", "patience"):
+            if getattr(self, name) is not None:
                 _check_integer(name, getattr(self, name), 1, 2**40)
         _check_integer("seed", self.seed, 0, 2**63 - 1)
         _check_number("learning_rate", self.learning_rate, 0.0, 1e6, open_low=True)

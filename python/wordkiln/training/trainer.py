@@ -138,7 +138,7 @@ class Trainer:
                 load_last(self._last, self._state, self._identity)
             counters = self._state.counters
             self._log = LogFile(self.output_dir / "log.csv", counters.step)
-            self._picture_time = -math.inf
+            self._picture_time = time.monotonic()
             with ProgressLine(self.config.max_steps, counters.step, self._progress) as self._display:
                 self.model.train()
                 self._run(interrupt)
