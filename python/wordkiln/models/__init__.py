@@ -1,4 +1,4 @@
-"""Language models over token ids: one config, one class, one step protocol. Only `CausalLM` and its state need torch."""
+"""Language models over token ids: one config, one class, one step protocol. Only the config works without torch."""
 
 from __future__ import annotations
 

@@ -37,7 +37,8 @@ _DESCRIBING = frozenset(
     {
         "_attn_implementation", "_name_or_path", "architectures", "attention_dropout", "bos_token_id", "dtype",
         "initializer_range", "is_llama_config", "model_type", "output_attentions", "output_hidden_states",
-        "pad_token_id", "pretraining_tp", "return_dict", "torch_dtype", "transformers_version", "use_cache",
+        "pad_token_id", "pretraining_tp", "return_dict", "torch_dtype", "transformers.js_config",
+        "transformers_version", "use_cache",
     }
 )  # fmt: skip
 # Keys that change the logits, with the only values that Wordkiln computes.
@@ -159,13 +160,9 @@ def _merge_rope_parameters(values: dict[str, Any]) -> None:
 def _check_head_dim(values: dict[str, Any]) -> None:
     head_dim = values.pop("head_dim", None)
     heads, hidden_size = values.get("num_attention_heads"), values.get("hidden_size")
-    # Values of the wrong type fall through to ModelConfig, which names them.
-    if (
-        head_dim is not None
-        and isinstance(heads, int)
-        and isinstance(hidden_size, int)
-        and head_dim * heads != hidden_size
-    ):
+    if head_dim is None or not isinstance(heads, int) or not isinstance(hidden_size, int):
+        return  # sizes of a wrong type are named by ModelConfig
+    if not isinstance(head_dim, int) or head_dim * heads != hidden_size:
         raise FormatError(
             f"model config: head_dim={_checks.shown(head_dim)}: must be hidden_size / num_attention_heads "
             f"({_checks.shown(hidden_size)} / {_checks.shown(heads)})"

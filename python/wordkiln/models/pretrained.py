@@ -40,7 +40,10 @@ def save(model: CausalLM, directory: str | os.PathLike[str], tokenizer: Saves | 
         _files.write_file(folder / checkpoint.GENERATION_CONFIG, _json.dumps(end))
         weights = {name: weight.detach().cpu().contiguous() for name, weight in model.state_dict().items()}
         # Hugging Face reads no file without this note.
-        safetensors.torch.save_file(weights, folder / checkpoint.WEIGHTS, metadata={"format": "pt"})
+        try:
+            safetensors.torch.save_file(weights, folder / checkpoint.WEIGHTS, metadata={"format": "pt"})
+        except safetensors.SafetensorError as error:  # a full disk, for one
+            raise PathError(f"{path}: cannot be written: {error}") from error
         if tokenizer is not None:
             tokenizer.save(folder / checkpoint.TOKENIZER)
 

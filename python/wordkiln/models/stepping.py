@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,9 +33,9 @@ class StepState:
 
 def begin(model: CausalLM, prompts: Sequence[Sequence[int]]) -> tuple[StepState, Logits]:
     """See `CausalLM.begin`."""
+    if not isinstance(prompts, Collection) or not len(prompts):
+        raise ArgumentError("prompts: must be a sequence of at least one sequence of ids")
     rows = [_checked_prompt(model, row, prompt) for row, prompt in enumerate(prompts)]
-    if not rows:
-        raise ArgumentError("prompts: must hold at least one")
     lengths = [len(row) for row in rows]
     ids = np.zeros((len(rows), max(lengths)), np.int64)
     for row, prompt in enumerate(rows):
@@ -60,7 +60,10 @@ def step(model: CausalLM, state: StepState, ids: Any) -> Logits:
 
 def select(state: StepState, rows: Sequence[int]) -> StepState:
     """See `CausalLM.select`."""
-    chosen = [operator.index(row) for row in rows]
+    try:
+        chosen = [operator.index(row) for row in rows]
+    except TypeError as error:
+        raise ArgumentError("rows: must be a sequence of integers") from error
     if not chosen:
         raise ArgumentError("rows: must name at least one")
     for row in chosen:
