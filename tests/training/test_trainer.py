@@ -14,6 +14,7 @@ from wordkiln.errors import ArgumentError, FormatError, PathError
 from wordkiln.models import CausalLM
 from wordkiln.training import DivergedError, Trainer, evaluate
 
+
 @pytest.fixture
 def no_picture(monkeypatch):
     monkeypatch.setattr("wordkiln.training.trainer.draw_loss", lambda path, rows: None)
