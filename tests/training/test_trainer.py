@@ -103,14 +103,14 @@ def test_equal_seeds_give_equal_bits_and_other_seeds_do_not(build_trainer, tmp_p
 
 @pytest.mark.parametrize("kind", ["lstm", "transformer"])
 def test_loss_falls_far_below_the_start(build_trainer, build_model, data, kind):
-    model = build_model(kind, dropout=0.0, hidden_size=32)
+    model = build_model(kind, dropout=0.0, hidden_size=32, num_hidden_layers=1)
     before = evaluate(model, data.valid)
     result = build_trainer(
-        kind=kind, model=model, max_steps=60, eval_every=30, eval_tokens=None, learning_rate=3e-2
+        model=model, max_steps=100, batch_size=16, eval_every=50, eval_tokens=None, learning_rate=3e-2
     ).fit()
     assert result.best_valid_loss < before.loss / 2
     best = CausalLM.from_pretrained(result.best_path)
-    again = evaluate(best, data.valid, batch_size=4, sequence_length=16)
+    again = evaluate(best, data.valid, batch_size=16, sequence_length=16)
     assert again.bits_per_byte == result.bits_per_byte
     assert result.tokens_per_second > 0
     assert result.stop_reason == "max_steps"
