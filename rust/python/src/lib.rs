@@ -1,10 +1,17 @@
 //! `wordkiln._rust`: converts, releases the GIL, calls the pure crates, maps their errors. Nothing else.
 
+mod errors;
+mod interrupt;
 mod threads;
+mod tokenizer;
+mod tokenizer_stream;
+mod tokenizer_train;
 
 use pyo3::prelude::*;
 
 #[pymodule]
 fn _rust(m: &Bound<'_, PyModule>) -> PyResult<()> {
-    threads::register(m)
+    threads::register(m)?;
+    tokenizer::register(m)?;
+    tokenizer_train::register(m)
 }

@@ -1,0 +1,123 @@
+//! Cuts text into pre-tokens: the pieces that merges never cross.
+//!
+//! Each pattern is defined by a regex and run by a scanner written by hand, in time linear in the text: no scanner
+//! looks at a character more than a fixed number of times (docs/bpe.md has the argument for each).
+
+mod scan;
+
+use crate::Error;
+
+/// A way to cut text into pre-tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Pattern {
+    /// GPT-2's (tiktoken's `r50k_base` and `p50k_base` too).
+    Gpt2,
+    /// tiktoken's `cl100k_base` (GPT-4).
+    Cl100k,
+    /// tiktoken's `o200k_base` (GPT-4o).
+    O200k,
+    /// Llama 3's: `Cl100k` but for space at the end of the text.
+    Llama3,
+    /// Qwen 2's and 3's: `Llama3` with one digit a piece.
+    Qwen2,
+    /// Words with the space before them; only white space separates.
+    Whitespace,
+    /// Each byte alone: nothing merges.
+    Bytes,
+    /// The text as a whole.
+    None,
+}
+
+impl Pattern {
+    /// Every pattern, in the order of the documentation.
+    pub const ALL: [Self; 8] =
+        [Self::Gpt2, Self::Cl100k, Self::O200k, Self::Llama3, Self::Qwen2, Self::Whitespace, Self::Bytes, Self::None];
+
+    /// The name that users write.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Gpt2 => "gpt2",
+            Self::Cl100k => "cl100k",
+            Self::O200k => "o200k",
+            Self::Llama3 => "llama3",
+            Self::Qwen2 => "qwen2",
+            Self::Whitespace => "whitespace",
+            Self::Bytes => "bytes",
+            Self::None => "none",
+        }
+    }
+
+    /// The pattern of that name.
+    pub fn from_name(name: &str) -> Result<Self, Error> {
+        Self::ALL.into_iter().find(|pattern| pattern.name() == name).ok_or_else(|| Error::UnknownPattern(name.into()))
+    }
+
+    /// The regex that defines the pattern, in the syntax that both `fancy-regex` and Oniguruma (Hugging Face
+    /// tokenizers) read alike; none for `Bytes` and `None`, which are not about characters.
+    pub fn regex(self) -> Option<&'static str> {
+        match self {
+            Self::Gpt2 => Some(r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"),
+            Self::Cl100k => Some(concat!(
+                r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*",
+                r"|\s+\z|\s*[\r\n]+|\s+(?!\S)|\s+"
+            )),
+            Self::O200k => Some(concat!(
+                r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
+                r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
+                r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+            )),
+            Self::Llama3 => Some(concat!(
+                r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*",
+                r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+            )),
+            Self::Qwen2 => Some(concat!(
+                r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*",
+                r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+            )),
+            Self::Whitespace => Some(r" ?\S+|\s+(?!\S)|\s+"),
+            Self::Bytes | Self::None => None,
+        }
+    }
+
+    /// The end of the pre-token that starts at `at`, a pre-token's start in `text` (`at < text.len()`).
+    #[inline]
+    pub fn piece_end(self, text: &[u8], at: usize) -> usize {
+        match self {
+            Self::Gpt2 => scan::gpt2(text, at),
+            Self::Cl100k => scan::cl100k::<3, true>(text, at),
+            Self::O200k => scan::o200k(text, at),
+            Self::Llama3 => scan::cl100k::<3, false>(text, at),
+            Self::Qwen2 => scan::cl100k::<1, false>(text, at),
+            Self::Whitespace => scan::whitespace(text, at),
+            Self::Bytes => at + 1,
+            Self::None => text.len(),
+        }
+    }
+
+    /// A place in `text` at or after `at` where a pre-token starts whatever stands before, for cutting work into
+    /// parts that need not know each other; `text.len()` where there is none.
+    pub fn safe_start(self, text: &[u8], at: usize) -> usize {
+        match self {
+            Self::Bytes => at.min(text.len()),
+            Self::None => text.len(),
+            // No pattern joins a letter to the line break before it.
+            _ => text
+                .get(at..)
+                .and_then(|rest| rest.windows(2).position(|pair| pair[0] == b'\n' && pair[1].is_ascii_alphabetic()))
+                .map_or(text.len(), |found| at + found + 1),
+        }
+    }
+}
+
+/// The pre-tokens of `text`, in order; joined they are `text`.
+pub fn pretokenize(text: &[u8], pattern: Pattern) -> impl Iterator<Item = &[u8]> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        if at >= text.len() {
+            return None;
+        }
+        let start = at;
+        at = pattern.piece_end(text, start);
+        Some(&text[start..at])
+    })
+}
