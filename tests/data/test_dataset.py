@@ -5,6 +5,7 @@ import os
 
 import numpy as np
 import pytest
+from wordkiln import Tokenizer
 from wordkiln.data import TokenDataset
 from wordkiln.errors import ArgumentError, FormatError, PathError
 
@@ -216,3 +217,31 @@ def test_no_data_set_and_another_tokenizer(byte_dataset, byte_tokenizer, tmp_pat
     byte_tokenizer.fingerprint = "c" * 64
     with pytest.raises(FormatError, match="made by another tokenizer"):
         data.check_tokenizer(byte_tokenizer)
+
+
+def test_a_trained_tokenizer_keeps_chinese_text_byte_for_byte(tmp_path):
+    text = "".join(f"第{number}回 子曰：「學而時習之，不亦說乎？」<|end|>\n" for number in range(200))
+    (tmp_path / "x.txt").write_text(text, encoding="utf-8", newline="\n")
+    tokenizer = Tokenizer.train(iter([text]), vocab_size=300)
+    data = TokenDataset.build(tmp_path / "x.txt", tokenizer, tmp_path / "out")
+    parts = [split.ids(0, split.num_tokens).tolist() for split in (data.train, data.valid)]
+    assert [part[-1] for part in parts] == [tokenizer.end_id] * 2
+    assert "".join(tokenizer.decode(part[:-1]) for part in parts) == text
+    assert data.train.num_bytes + data.valid.num_bytes == len(text.encode())
+    assert data.train.count_bytes(0, data.train.num_tokens) == data.train.num_bytes
+    assert data.tokenizer() == tokenizer
+    Tokenizer.train(iter([text]), vocab_size=301).save(data.path / "tokenizer.json")
+    with pytest.raises(FormatError, match="made by another tokenizer"):
+        TokenDataset.load(data.path).tokenizer()
+
+
+@pytest.mark.property
+def test_cutting_a_long_text_changes_no_token(tmp_path, real_data, monkeypatch):
+    path = real_data / "tinyshakespeare" / "input.txt"
+    text = path.read_text(encoding="utf-8")[:200_000]
+    (tmp_path / "x.txt").write_text(text, encoding="utf-8", newline="\n")
+    for pattern in ("cl100k", "gpt2", "o200k"):
+        tokenizer = Tokenizer.train(iter([text[:50_000]]), vocab_size=600, pattern=pattern)
+        monkeypatch.setattr("wordkiln.data.corpus.PIECE_CHARACTERS", 4000)
+        data = TokenDataset.build(tmp_path / "x.txt", tokenizer, tmp_path / "out", valid_sources=tmp_path / "x.txt")
+        assert data.train.ids(0, data.train.num_tokens).tolist() == [*tokenizer.encode(text), tokenizer.end_id]

@@ -1,29 +1,8 @@
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
 TEXT = "".join(f"{index % 7} 子曰：學而時習之，不亦說乎？ the cat sat on the mat.\n" for index in range(60))
-
-
-class ByteTokenizer:
-    """The smallest tokenizer there is: one id per byte and one that ends a document."""
-
-    vocab_size = 257
-    end_id = 256
-    special_tokens = {"<|end|>": 256}  # noqa: RUF012
-    fingerprint = "b" * 64
-
-    def encode_flat(self, texts, *, allowed_special=frozenset(), disallowed_special="all"):
-        encoded = [text.encode() for text in texts]
-        offsets = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
-        return np.frombuffer(b"".join(encoded), np.uint8).astype(np.uint16), offsets
-
-    def decode_bytes(self, ids):
-        return bytes(ids)
-
-    def save(self, path):
-        path.write_text("{}")
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +18,9 @@ def _one_thread():
 
 @pytest.fixture(scope="session")
 def tokenizer():
-    return ByteTokenizer()
+    from wordkiln import Tokenizer
+
+    return Tokenizer.train(iter([TEXT]), vocab_size=280)
 
 
 @pytest.fixture(scope="session")

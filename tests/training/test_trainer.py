@@ -9,6 +9,7 @@ from itertools import pairwise
 import pytest
 import safetensors.torch
 import torch
+from wordkiln import Tokenizer
 from wordkiln.data import TokenDataset
 from wordkiln.errors import ArgumentError, FormatError, PathError
 from wordkiln.models import CausalLM
@@ -116,8 +117,9 @@ def test_loss_falls_far_below_the_start(build_trainer, build_model, data, kind):
     assert result.stop_reason == "max_steps"
 
 
-def test_a_run_directory_is_complete(build_trainer, tmp_path):
+def test_a_run_directory_is_complete(build_trainer, tokenizer, tmp_path):
     result = build_trainer().fit()
+    assert Tokenizer.load(result.best_path) == tokenizer
     names = {path.relative_to(tmp_path / "run").as_posix() for path in (tmp_path / "run").rglob("*") if path.is_file()}
     checkpoint = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json"}
     state = {"training_state.json", "training_state.safetensors"}
@@ -223,14 +225,17 @@ def test_another_data_set_or_tokenizer(build_trainer, build_model, tokenizer, tm
     with pytest.raises(FormatError, match="another data set"):
         Trainer(build_model(), other, tmp_path / "run", **settings).fit(resume=True)
 
-    class Other(type(tokenizer)):
-        fingerprint = "c" * 64
-
+    stranger = Tokenizer.train(iter(["quite another text " * 60]), vocab_size=260)
     with pytest.raises(FormatError, match="made by another tokenizer"):
-        Trainer(build_model(), other, tmp_path / "run", **{**settings, "tokenizer": Other()})
-    changed = TokenDataset.build(tmp_path / "other.txt", Other(), tmp_path / "changed")
+        Trainer(build_model(), other, tmp_path / "run", **{**settings, "tokenizer": stranger})
+    changed = TokenDataset.build(tmp_path / "other.txt", stranger, tmp_path / "changed")
     with pytest.raises(FormatError, match="another tokenizer"):
-        Trainer(build_model(), changed, tmp_path / "run", **{**settings, "tokenizer": Other()}).fit(resume=True)
+        Trainer(build_model(), changed, tmp_path / "run", **{**settings, "tokenizer": stranger}).fit(resume=True)
+
+
+def test_the_tokenizer_comes_with_the_data(build_model, data, tokenizer, tmp_path):
+    Trainer(build_model(), data, tmp_path / "run", max_steps=1, batch_size=2, sequence_length=8, progress=False).fit()
+    assert Tokenizer.load(tmp_path / "run" / "best") == tokenizer
 
 
 @pytest.mark.abuse
@@ -250,7 +255,7 @@ def test_settings_that_do_not_fit(build_trainer, fields, reason):
 
 @pytest.mark.abuse
 def test_a_model_with_too_small_a_vocabulary(build_trainer, build_model):
-    with pytest.raises(ArgumentError, match="vocab_size=10 of the model: the data has 257 tokens"):
+    with pytest.raises(ArgumentError, match="vocab_size=10 of the model: the data has 280 tokens"):
         build_trainer(model=build_model(vocab_size=10))
 
 
