@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from wordkiln.data import ContiguousBatches, RandomWindows, Split
 from wordkiln.data.shards import ShardWriter
 from wordkiln.errors import ArgumentError

@@ -8,6 +8,7 @@ import os
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from wordkiln.data import Corpus, corpus
 from wordkiln.errors import ArgumentError, FormatError, PathError
 

@@ -5,6 +5,7 @@ import os
 
 import numpy as np
 import pytest
+
 from wordkiln import Tokenizer
 from wordkiln.data import TokenDataset
 from wordkiln.errors import ArgumentError, FormatError, PathError

@@ -36,6 +36,7 @@ def data(tmp_path_factory, tokenizer):
 def build_model(tokenizer):
     """Gives a tiny model of a kind, always with the same weights."""
     import torch
+
     from wordkiln.models import CausalLM, ModelConfig
 
     def build(kind="lstm", **fields):

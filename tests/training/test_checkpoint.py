@@ -5,6 +5,7 @@ import json
 import pytest
 import safetensors.torch
 import torch
+
 from wordkiln.errors import FormatError
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from wordkiln.errors import ArgumentError
 from wordkiln.training import TrainingConfig
 

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+
 from wordkiln.errors import ArgumentError
 from wordkiln.training import evaluate
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 
 import pytest
+
 from wordkiln.training import TrainingConfig, build_optimizer, learning_rate_at
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from wordkiln.training.progress import ProgressLine
 from wordkiln.training.report import COLUMNS, LogFile, draw_loss
 

@@ -9,6 +9,7 @@ from itertools import pairwise
 import pytest
 import safetensors.torch
 import torch
+
 from wordkiln import Tokenizer
 from wordkiln.data import TokenDataset
 from wordkiln.errors import ArgumentError, FormatError, PathError
