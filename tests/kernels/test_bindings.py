@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-
 from wordkiln import _kernels
 from wordkiln.errors import ArgumentError
 

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-
 from wordkiln import nn
 from wordkiln.errors import ArgumentError
 

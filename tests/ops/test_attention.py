@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 from torch.nn import functional as F
-
 from wordkiln import ops
 from wordkiln.errors import ArgumentError
 from wordkiln.ops import _checks
@@ -147,6 +146,7 @@ def test_keys_beyond_the_length_are_never_read():
     assert torch.equal(ops.attention(q, k, v, key_lengths=torch.tensor([6], dtype=torch.int32)), short)
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # by opcheck itself
 @pytest.mark.parametrize("with_lengths", [True, False])
 def test_opcheck(with_lengths):
     q, k, v = draw((2, 2, 1, 5, 7, 4))
@@ -161,7 +161,11 @@ def test_opcheck(with_lengths):
 
 @pytest.mark.parametrize(
     ("arguments", "reason"),
-    [({"window": 2}, "window"), ({"bias": torch.zeros(5, 7, dtype=torch.float64)}, "bias"), ({"dropout": 0.5}, "dropout")],
+    [
+        ({"window": 2}, "window"),
+        ({"bias": torch.zeros(5, 7, dtype=torch.float64)}, "bias"),
+        ({"dropout": 0.5}, "dropout"),
+    ],
 )
 def test_what_the_kernel_lacks_runs_on_the_reference_with_one_warning(arguments, reason, monkeypatch):
     monkeypatch.setattr(_checks, "_warned", set())

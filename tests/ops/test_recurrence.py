@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-
 from wordkiln import ops
 from wordkiln.errors import ArgumentError
 
