@@ -6,6 +6,7 @@ No torch here: the kernels take addresses, so numpy will do, and the process sta
 import sys
 
 import numpy as np
+
 from wordkiln import _kernels
 
 FUNCTIONS = ("exp", "sigmoid", "tanh")

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from wordkiln import _kernels
 from wordkiln.errors import ArgumentError
 

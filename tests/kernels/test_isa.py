@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from wordkiln import _kernels
 
 PROBE = Path(__file__).with_name("isa_probe.py")

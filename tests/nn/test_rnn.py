@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from wordkiln import nn
 from wordkiln.errors import ArgumentError
 

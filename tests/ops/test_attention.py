@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from torch.nn import functional as F
+
 from wordkiln import ops
 from wordkiln.errors import ArgumentError
 from wordkiln.ops import _checks

@@ -1,6 +1,7 @@
 import pytest
 import torch
 from torch.nn import functional as F
+
 from wordkiln import ops
 from wordkiln.errors import ArgumentError
 

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+
 from wordkiln import ops
 from wordkiln.errors import ArgumentError
 from wordkiln.ops import _linear_cross_entropy

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from wordkiln import ops
 from wordkiln.errors import ArgumentError
 

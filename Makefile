@@ -1,0 +1,91 @@
+# Everything a contributor runs. `make` alone prints this list.
+# Needs Python 3.11+, cargo, g++ and make; the rest is installed into .venv.
+.DEFAULT_GOAL := help
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(BIN)/uv
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export VIRTUAL_ENV := $(CURDIR)/$(VENV)
+export PYO3_PYTHON ?= $(CURDIR)/$(BIN)/python
+
+NATIVE := $(shell find csrc rust -type f -not -path '*/target/*' 2>/dev/null) Cargo.toml Cargo.lock pyproject.toml
+CXX_FILES := $(shell git ls-files --cached --others --exclude-standard 'csrc/*.cpp' 'csrc/*.h' 'csrc/*.inc' 2>/dev/null)
+say = @printf '\033[1m== %s\033[0m\n' "$(1)"
+
+.PHONY: help demo test test-rust test-python bench lint fmt wheel check-install clean
+
+help: ## This list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1|/' | column -t -s '|'
+
+demo: $(VENV)/.built-train ## Train a tokenizer and two language models, and write with them (CORPUS=path for your own text)
+	$(call say,training on $(if $(CORPUS),$(CORPUS),the source of Python's standard library))
+	@$(BIN)/wordkiln demo $(if $(CORPUS),--corpus "$(CORPUS)") --output demo-out
+
+test: test-rust test-python ## All tests
+
+test-rust: $(VENV)/.built-test
+	$(call say,testing the Rust crates)
+	@cargo test --locked --quiet
+
+test-python: $(VENV)/.built-test
+	$(call say,testing the Python package)
+	@$(BIN)/python -m pytest -q
+
+bench: $(VENV)/.built-bench ## Our speed beside our peers', in one run (BENCH=pattern for some of them)
+	@$(BIN)/python -m pytest bench -q -s --timeout=0 $(if $(BENCH),-k "$(BENCH)")
+
+lint: $(VENV)/.built-lint ## Formatting, lints, types, stubs
+	$(call say,Rust: fmt and clippy)
+	@cargo fmt --all --check
+	@cargo clippy --locked --quiet --workspace --all-targets -- -D warnings
+	$(call say,C++: clang-format)
+	@$(if $(CXX_FILES),$(BIN)/clang-format --dry-run --Werror $(CXX_FILES))
+	$(call say,Python: ruff, mypy, stubtest)
+	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --quiet --check .
+	@$(BIN)/mypy
+	@$(BIN)/stubtest wordkiln._rust wordkiln._kernels --ignore-disjoint-bases
+
+fmt: $(VENV)/.deps-lint ## Format everything in place
+	@cargo fmt --all
+	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format --quiet .
+	@$(if $(CXX_FILES),$(BIN)/clang-format -i $(CXX_FILES))
+
+wheel: $(VENV)/.deps-build ## A wheel and a source distribution in dist/
+	@$(BIN)/maturin build --release --sdist --out dist
+
+check-install: ## Every way to install: pip, editable, maturin develop, sdist, wheel without a compiler
+	@bash tests/check_install.sh
+
+clean: ## Remove what make made
+	rm -rf $(VENV) target dist demo-out
+
+$(UV):
+	$(call say,creating $(VENV))
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+
+# The build's requirements stand in pyproject.toml alone.
+$(VENV)/.deps-build: pyproject.toml | $(UV)
+	$(call say,installing the build tools (maturin, CMake, ninja, pybind11))
+	@$(BIN)/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['build-system']['requires'], sep='\n')" \
+	    | $(UV) pip install --quiet -r -
+	@touch $@
+
+$(VENV)/.deps-%: pyproject.toml | $(UV)
+	$(call say,installing what wordkiln[$*] needs$(if $(filter train test bench lint,$*), (torch from PyPI is about 3 GB to download once)))
+	@$(UV) pip install --quiet -r pyproject.toml --extra $*
+	@touch $@
+
+# Editable and without build isolation: an edit in csrc/ or rust/ rebuilds in seconds.
+$(VENV)/.native: $(NATIVE) $(VENV)/.deps-build
+	$(call say,compiling the Rust and C++ parts)
+	@$(UV) pip install --quiet --no-build-isolation --no-deps -e .
+	@touch $@
+
+$(VENV)/.built-%: $(VENV)/.deps-% $(VENV)/.native
+	@touch $@
+.SECONDARY:

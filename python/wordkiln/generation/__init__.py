@@ -1,0 +1,19 @@
+"""A finished model writes here: `load` gives a `LanguageModel`; `Sampler` is the part that chooses tokens."""
+
+from wordkiln.generation._load import load
+from wordkiln.generation._model import LanguageModel, derive_seed
+from wordkiln.generation._row import Completion
+from wordkiln.generation._sampler import Sampler, SamplingParams
+from wordkiln.generation._stream import TextStream
+from wordkiln.generation.protocol import StepModel
+
+__all__ = [
+    "Completion",
+    "LanguageModel",
+    "Sampler",
+    "SamplingParams",
+    "StepModel",
+    "TextStream",
+    "derive_seed",
+    "load",
+]

@@ -1,0 +1,51 @@
+"""Checks of single arguments: the message names the field, the value and the limit."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+from wordkiln.errors import ArgumentError
+
+
+def integer(name: str, value: Any, low: int, high: int | None = None) -> int:
+    """`value` as an int from `low` to `high`; a bool or a float is none."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool) or number < low or (high is not None and number > high):
+        limit = f"of {low} or more" if high is None else f"from {low} to {high}"
+        raise ArgumentError(f"{name}={_shown(value)}: must be an integer {limit}")
+    return number
+
+
+def real(name: str, value: Any, low: float, high: float | None = None) -> float:
+    """`value` as a finite float from `low` to `high`."""
+    try:
+        # The sign of a bool is no mistake that a message would help with, yet True is no temperature.
+        number = math.nan if isinstance(value, (bool, str, bytes)) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number) or number < low or (high is not None and number > high):
+        limit = f"of {low:g} or more" if high is None else f"from {low:g} to {high:g}"
+        raise ArgumentError(f"{name}={_shown(value)}: must be a finite number {limit}")
+    return number
+
+
+def stop_strings(stop: str | Sequence[str]) -> tuple[str, ...]:
+    """`stop` as a tuple of non-empty strings; one string stands for itself."""
+    stops = (stop,) if isinstance(stop, str) else tuple(stop)
+    for position, text in enumerate(stops):
+        if not isinstance(text, str) or not text:
+            raise ArgumentError(f"stop[{position}]={_shown(text)}: must be a non-empty string")
+    return stops
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, int) and value.bit_length() > 256:
+        return f"an integer of {value.bit_length()} bits"
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,119 @@
+"""The step protocol on a torch model: numpy at the border, no gradients, no dropout."""
+
+from __future__ import annotations
+
+import contextlib
+import operator
+from collections.abc import Collection, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wordkiln.errors import ArgumentError
+from wordkiln.models.state import KeyValueCache, State, batch_size, select_rows
+
+if TYPE_CHECKING:
+    from wordkiln.models.causal_lm import CausalLM
+
+Logits = np.ndarray[Any, np.dtype[np.float32]]
+
+
+class StepState:
+    """A batch of rows in the middle of their texts. Opaque: give it to `step` and `select`."""
+
+    def __init__(self, inner: State) -> None:
+        self._inner = inner
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return batch_size(self._inner)
+
+
+def begin(model: CausalLM, prompts: Sequence[Sequence[int]]) -> tuple[StepState, Logits]:
+    """See `CausalLM.begin`."""
+    if not isinstance(prompts, Collection) or not len(prompts):
+        raise ArgumentError("prompts: must be a sequence of at least one sequence of ids")
+    rows = [_checked_prompt(model, row, prompt) for row, prompt in enumerate(prompts)]
+    lengths = [len(row) for row in rows]
+    ids = np.zeros((len(rows), max(lengths)), np.int64)
+    for row, prompt in enumerate(rows):
+        ids[row, : len(prompt)] = prompt
+    with _inference(model):
+        hidden, state = model.model.prefill(_to_device(model, ids), lengths)
+        return StepState(state), _logits(model, hidden)
+
+
+def step(model: CausalLM, state: StepState, ids: Any) -> Logits:
+    """See `CausalLM.step`."""
+    array = _checked_ids("ids", ids, model.vocab_size)
+    if len(array) != len(state):
+        raise ArgumentError(f"ids: {len(array)} ids for {len(state)} rows")
+    if isinstance(state._inner, KeyValueCache) and max(state._inner.lengths) == model.max_positions:
+        row = state._inner.lengths.index(max(state._inner.lengths))
+        raise ArgumentError(f"row {row}: is max_position_embeddings={model.max_positions} ids long and cannot go on")
+    with _inference(model):
+        hidden, state._inner = model.model(_to_device(model, array[:, None]), state._inner, in_place=True)
+        return _logits(model, hidden[:, -1])
+
+
+def select(state: StepState, rows: Sequence[int]) -> StepState:
+    """See `CausalLM.select`."""
+    try:
+        chosen = [operator.index(row) for row in rows]
+    except TypeError as error:
+        raise ArgumentError("rows: must be a sequence of integers") from error
+    if not chosen:
+        raise ArgumentError("rows: must name at least one")
+    for row in chosen:
+        if not 0 <= row < len(state):
+            raise ArgumentError(f"rows: {row}: must be 0 to {len(state) - 1}")
+    with torch.inference_mode():
+        return StepState(select_rows(state._inner, chosen))
+
+
+def _checked_prompt(model: CausalLM, row: int, prompt: Sequence[int]) -> np.ndarray[Any, np.dtype[np.int64]]:
+    ids = _checked_ids(f"prompts[{row}]", prompt, model.vocab_size)
+    if model.max_positions is not None and len(ids) > model.max_positions:
+        raise ArgumentError(
+            f"prompts[{row}]: {len(ids)} ids: must be at most max_position_embeddings={model.max_positions}"
+        )
+    return ids
+
+
+def _checked_ids(name: str, ids: Any, vocab_size: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    try:
+        array = np.asarray(ids)
+    except (ValueError, OverflowError) as error:
+        raise ArgumentError(f"{name}: must be a flat sequence of integers") from error
+    if array.ndim != 1 or not len(array):
+        raise ArgumentError(f"{name}: shape {list(array.shape)}: must be a flat sequence of at least one id")
+    if array.dtype.kind not in "iu":
+        raise ArgumentError(f"{name}: {array.dtype}: must be integers")
+    if not 0 <= array.min() <= array.max() < vocab_size:
+        raise ArgumentError(f"{name}: ids from {array.min()} to {array.max()}: must be 0 to {vocab_size - 1}")
+    return array.astype(np.int64)
+
+
+def _to_device(model: CausalLM, ids: np.ndarray[Any, np.dtype[np.int64]]) -> Tensor:
+    return torch.from_numpy(ids).to(model.output_weight.device)
+
+
+def _logits(model: CausalLM, hidden: Tensor) -> Logits:
+    logits: Logits = torch.nn.functional.linear(hidden, model.output_weight).float().cpu().numpy()
+    return logits
+
+
+@contextlib.contextmanager
+def _inference(model: CausalLM) -> Iterator[None]:
+    """Without gradients and dropout; a model that is being trained is put back into training mode."""
+    training = model.training
+    if training:
+        model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        if training:
+            model.train()
