@@ -226,8 +226,8 @@ fn mass(block: &[f32], highest: f32, inverse_temperature: f32) -> f64 {
 fn for_each_lane(block: &[f32], mut take: impl FnMut(usize, f32)) {
     let (groups, rest) = block.as_chunks::<LANES>();
     for group in groups {
-        for lane in 0..LANES {
-            take(lane, group[lane]);
+        for (lane, &logit) in group.iter().enumerate() {
+            take(lane, logit);
         }
     }
     for (lane, &logit) in rest.iter().enumerate() {
