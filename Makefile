@@ -16,7 +16,7 @@ NATIVE := $(shell find csrc rust -type f -not -path '*/target/*' 2>/dev/null) Ca
 CXX_FILES := $(shell git ls-files --cached --others --exclude-standard 'csrc/*.cpp' 'csrc/*.h' 'csrc/*.inc' 2>/dev/null)
 say = @printf '\033[1m== %s\033[0m\n' "$(1)"
 
-.PHONY: help demo test test-rust test-python bench lint fmt wheel clean
+.PHONY: help demo test test-rust test-python bench lint fmt wheel check-install clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1|/' | column -t -s '|'
@@ -56,6 +56,9 @@ fmt: $(VENV)/.deps-lint ## Format everything in place
 
 wheel: $(VENV)/.deps-build ## A wheel and a source distribution in dist/
 	@$(BIN)/maturin build --release --sdist --out dist
+
+check-install: ## Every way to install: pip, editable, maturin develop, sdist, wheel without a compiler
+	@bash tests/check_install.sh
 
 clean: ## Remove what make made
 	rm -rf $(VENV) target dist demo-out

@@ -12,13 +12,11 @@ from typing import TYPE_CHECKING, Any
 from wordkiln.errors import WordkilnError
 
 if TYPE_CHECKING:
-    from wordkiln import data, generation, models, nn, ops, runtime, training
+    from wordkiln import data, generation, models, nn, ops, runtime, tasks, training
     from wordkiln._threads import get_num_threads, set_num_threads
     from wordkiln.generation import load
     from wordkiln.tokenizer import Tokenizer
     from wordkiln.training import Trainer
-
-__version__ = "0.1.0"
 
 # Public name -> the module that defines it.
 _LAZY = {
@@ -28,7 +26,7 @@ _LAZY = {
     "load": "wordkiln.generation",
     "set_num_threads": "wordkiln._threads",
 }
-_MODULES = frozenset({"data", "generation", "models", "nn", "ops", "runtime", "training"})
+_MODULES = frozenset({"data", "generation", "models", "nn", "ops", "runtime", "tasks", "training"})
 
 __all__ = [
     "Tokenizer",
@@ -44,12 +42,18 @@ __all__ = [
     "ops",
     "runtime",
     "set_num_threads",
+    "tasks",
     "training",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LAZY:
+    value: Any
+    if name == "__version__":
+        from importlib.metadata import version  # takes longer to import than everything above
+
+        value = version("wordkiln")
+    elif name in _LAZY:
         value = getattr(importlib.import_module(_LAZY[name]), name)
     elif name in _MODULES:
         value = importlib.import_module(f"wordkiln.{name}")

@@ -1,4 +1,4 @@
-"""One setting for every thread pool: rayon in ``_rust``, OpenMP in ``_kernels`` (shared with torch where it is loaded)."""
+"""One setting for every thread pool: rayon in ``_rust``, OpenMP in ``_kernels`` (shared with torch where loaded)."""
 
 from __future__ import annotations
 

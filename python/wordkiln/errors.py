@@ -8,7 +8,7 @@ class WordkilnError(Exception):
 
 
 class ArgumentError(WordkilnError, ValueError):
-    """An argument is out of its range, or does not fit another. The message names the field, the value and the limit."""
+    """An argument is out of its range or does not fit another. The message has the field, the value and the limit."""
 
 
 class FormatError(WordkilnError, ValueError):

@@ -6,16 +6,26 @@ import sys
 
 import typer
 
+from wordkiln.cli.demo import demo
+from wordkiln.cli.generate import generate
+from wordkiln.cli.info import info
+from wordkiln.cli.tokenizer import tokenizer_app
+from wordkiln.cli.train import train
 from wordkiln.errors import WordkilnError
 
 app = typer.Typer(
     name="wordkiln",
-    help="Train, keep and ship your own small language model.",
+    help="Train, keep and ship your own small language model, in any language, on the computer you already have.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+app.command(rich_help_panel="From text to a model")(train)
+app.add_typer(tokenizer_app, name="tokenizer", rich_help_panel="From text to a model")
+app.command(rich_help_panel="From a model to text")(generate)
+app.command(rich_help_panel="Look around")(info)
+app.command(rich_help_panel="Look around")(demo)
 
 
 def main() -> None:

@@ -93,7 +93,7 @@ class Tokenizer(_rust.TokenizerCore):
 
         Raises:
             PathError: It cannot be read.
-            FormatError: It is malformed, or uses a feature that this class does not follow exactly; the message names it.
+            FormatError: It is malformed, or uses a feature that this class does not follow exactly.
         """
         path = Path(path)
         if path.is_dir():
@@ -132,7 +132,7 @@ class Tokenizer(_rust.TokenizerCore):
             raise FormatError(f"{path}: {error}") from None
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write tokenizer.json, into `path` if that is a directory. Hugging Face's `tokenizers` reads it to the same ids.
+        """Write tokenizer.json, into `path` if that is a directory. Hugging Face's `tokenizers` reads it alike.
 
         Raises:
             PathError: It cannot be written; an old file is untouched.

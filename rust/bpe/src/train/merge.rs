@@ -75,7 +75,7 @@ pub fn train(
     if wanted == 0 {
         return Ok(Vec::new());
     }
-    let mut training = Training::new(counts, min_frequency)?;
+    let mut training = Training::new(counts, min_frequency, cancel)?;
     let mut merges = Vec::with_capacity(wanted);
     while merges.len() < wanted {
         let Some((left, right, places)) = training.take_best() else { break };
@@ -96,10 +96,11 @@ struct Training {
 }
 
 impl Training {
-    fn new(counts: PieceCounts, min_frequency: u64) -> Result<Self, Error> {
+    fn new(counts: PieceCounts, min_frequency: u64, cancel: &Cancel) -> Result<Self, Error> {
         let text = Text::new(counts)?;
+        cancel.check()?;
         let mut training = Self {
-            pairs: text.pairs(),
+            pairs: text.pairs(cancel)?,
             text,
             heap: BinaryHeap::new(),
             min_frequency,
@@ -202,25 +203,30 @@ impl Text {
     }
 
     /// All pairs of bytes.
-    fn pairs(&self) -> FxHashMap<(u32, u32), Pair> {
-        let key = |pair: &[u32]| (pair[0] as usize) << 8 | pair[1] as usize;
-        let neighbours = || (0u32..).zip(self.ids.windows(2)).filter(|(_, pair)| pair[0] != EDGE && pair[1] != EDGE);
+    fn pairs(&self, cancel: &Cancel) -> Result<FxHashMap<(u32, u32), Pair>, Error> {
         let mut occurrences = vec![0usize; 1 << 16];
-        for (_, pair) in neighbours() {
-            occurrences[key(pair)] += 1;
-        }
+        self.visit_neighbours(cancel, |_, key| occurrences[key] += 1)?;
         let mut pairs: Vec<Pair> =
             occurrences.iter().map(|&number| Pair { count: 0, places: Vec::with_capacity(number) }).collect();
-        for (place, pair) in neighbours() {
-            let pair = &mut pairs[key(pair)];
-            pair.count += self.weight(place as usize);
-            pair.places.push(place);
+        self.visit_neighbours(cancel, |place, key| {
+            pairs[key].count += self.weight(place as usize);
+            pairs[key].places.push(place);
+        })?;
+        let keyed = (0u32..).zip(pairs).filter(|(_, pair)| pair.count > 0);
+        Ok(keyed.map(|(key, pair)| ((key >> 8, key & 0xff), pair)).collect())
+    }
+
+    /// Gives place and key (of 16 bits) of each two bytes side by side.
+    fn visit_neighbours(&self, cancel: &Cancel, mut visit: impl FnMut(u32, usize)) -> Result<(), Error> {
+        for (place, pair) in (0u32..).zip(self.ids.windows(2)) {
+            if place as usize % CHECK == 0 {
+                cancel.check()?;
+            }
+            if pair[0] != EDGE && pair[1] != EDGE {
+                visit(place, (pair[0] as usize) << 8 | pair[1] as usize);
+            }
         }
-        (0u32..)
-            .zip(pairs)
-            .filter(|(_, pair)| pair.count > 0)
-            .map(|(key, pair)| ((key >> 8, key & 0xff), pair))
-            .collect()
+        Ok(())
     }
 
     /// Makes one token of `left` and `right` at `place`, if they still stand there, and notes the neighbours.

@@ -128,6 +128,9 @@ impl Trainer {
     /// Merges until the vocabulary is full.
     pub fn finish(self, cancel: &Cancel, progress: &Progress) -> Result<Tokenizer, Error> {
         let Self { options, counts } = self;
+        if progress.bytes() == 0 {
+            return Err(Error::Argument("source: holds no text".into()));
+        }
         let wanted = options.vocab_size - 256 - options.special_tokens.len();
         let pairs = merge::train(counts, wanted, options.min_frequency, cancel, &progress.merges)?;
         if pairs.len() < wanted {

@@ -1,0 +1,113 @@
+"""The command line as a user meets it: what it says when something is wrong, and one way from text to text."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TEXT = "從前有座山，山裡有座廟。The quick brown fox jumps over the lazy dog; 0123456789.\n" * 300
+
+
+def wordkiln(*arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "wordkiln", *map(str, arguments)],
+        cwd=cwd,
+        env=os.environ | {"NO_COLOR": "1", "COLUMNS": "100", "OMP_NUM_THREADS": "1"} | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A folder with a corpus in it and a finished run, made by the command line itself."""
+    folder = tmp_path_factory.mktemp("cli")
+    (folder / "corpus.txt").write_text(TEXT, encoding="utf-8")
+    arguments = "train corpus.txt -o run --vocab-size 300 --hidden-size 16 --layers 1 --steps 4 --batch-size 2"
+    result = wordkiln(*arguments.split(), "--sequence-length", 16, cwd=folder)
+    assert result.returncode == 0, result.stderr
+    return folder
+
+
+@pytest.mark.parametrize(
+    "command", [[], ["train"], ["tokenizer"], ["tokenizer", "train"], ["generate"], ["info"], ["demo"]]
+)
+def test_help_names_the_arguments(command, tmp_path):
+    result = wordkiln(*command, "--help", cwd=tmp_path)
+    assert result.returncode == 0
+    assert "Usage" in result.stdout
+
+
+def test_run_directory_holds_what_the_readme_says(run):
+    names = {path.name for path in (run / "run").iterdir()}
+    assert {"tokenizer.json", "data", "best", "last", "log.csv", "loss.png"} <= names
+    checkpoint = {path.name for path in (run / "run" / "best").iterdir()}
+    assert {"config.json", "model.safetensors", "tokenizer.json", "generation_config.json"} <= checkpoint
+
+
+def test_generate_is_the_same_for_the_same_seed(run):
+    arguments = ["generate", "run", "--prompt", "從前", "--max-new-tokens", 12, "--seed", 3]
+    first, second = wordkiln(*arguments, cwd=run), wordkiln(*arguments, cwd=run)
+    assert first.returncode == 0, first.stderr
+    assert first.stdout == second.stdout
+
+
+def test_resume_goes_on(run):
+    arguments = "train corpus.txt -o run --steps 6 --batch-size 2 --sequence-length 16 --resume"
+    result = wordkiln(*arguments.split(), cwd=run)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("path", ["", "run", "run/best", "run/tokenizer.json", "run/data"])
+def test_info_describes(run, path):
+    result = wordkiln("info", *([path] if path else []), cwd=run)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip()
+
+
+WRONG = {
+    "missing source": ("train nothing.txt -o new", "nothing.txt"),
+    "empty corpus": ("train empty.txt -o new", "empty"),
+    "vocabulary out of reach": ("train tiny.txt -o new --vocab-size 5000", "vocab_size"),
+    "vocabulary too small": ("train corpus.txt -o new --vocab-size 10", "vocab_size"),
+    "output in use": ("train corpus.txt -o run", "run"),
+    "unknown kind": ("train corpus.txt -o new --vocab-size 300 --kind perceptron", "perceptron"),
+    "negative steps": ("train corpus.txt -o new --vocab-size 300 --steps -1", "max_steps"),
+    "nothing to generate from": ("generate nowhere --prompt a", "nowhere"),
+    "temperature below zero": ("generate run --prompt a --temperature -1", "temperature"),
+    "nothing to describe": ("info nowhere", "nowhere"),
+    "tokenizer of nothing": ("tokenizer train nothing.txt --output t.json", "nothing.txt"),
+    "ids outside the vocabulary": ("tokenizer decode run/tokenizer.json 99999", "99999"),
+}
+
+
+@pytest.mark.abuse
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_input_is_one_clear_line_and_code_2(run, case):
+    (run / "empty.txt").write_text("")
+    (run / "tiny.txt").write_text("abc abd\n")
+    command, named = WRONG[case]
+    before = sorted(path for path in run.rglob("*"))
+    result = wordkiln(*command.split(), cwd=run)
+    assert result.returncode == 2, result.stderr
+    assert result.stderr.startswith("wordkiln: ")
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert named in result.stderr
+    assert sorted(path for path in run.rglob("*")) == before, "something half-written was left"
+
+
+@pytest.mark.abuse
+def test_checkpoint_of_another_tokenizer_is_refused(run):
+    other = run / "other.json"
+    assert wordkiln("tokenizer", "train", "corpus.txt", "--vocab-size", 280, "--output", other, cwd=run).returncode == 0
+    swapped = run / "swapped"
+    swapped.mkdir()
+    for file in (run / "run" / "best").iterdir():
+        (swapped / file.name).write_bytes(file.read_bytes())
+    (swapped / "tokenizer.json").write_bytes(other.read_bytes())
+    result = wordkiln("generate", swapped, "--prompt", "a", cwd=run)
+    assert result.returncode == 2
+    assert "tokenizer" in result.stderr
