@@ -3,6 +3,7 @@
 import pytest
 import typer
 from typer.testing import CliRunner
+
 from wordkiln.cli.generate import generate
 from wordkiln.errors import PathError
 from wordkiln.generation import derive_seed

@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from wordkiln.errors import ArgumentError
 from wordkiln.generation import Completion, LanguageModel, derive_seed
 from wordkiln.generation._stop import StopMatcher

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
+
 from wordkiln.errors import ArgumentError, FormatError, PathError
 from wordkiln.generation import load
 from wordkiln.models import ModelConfig

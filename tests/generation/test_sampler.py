@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
+
 from wordkiln import _rust
 from wordkiln.errors import ArgumentError
 from wordkiln.generation import Sampler, SamplingParams, derive_seed, spec

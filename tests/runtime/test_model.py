@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from wordkiln.errors import ArgumentError, FormatError, PathError
 from wordkiln.models import ModelConfig
 from wordkiln.runtime import load_model
@@ -128,6 +129,7 @@ def test_a_full_row_is_named(both):
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_halves_are_read_as_their_float32_values(checkpoint, tmp_path, dtype):
     from safetensors.torch import load_file, save_file
+
     from wordkiln.models import CausalLM
 
     weights = {
