@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 from torch.nn import functional as F
+
 from wordkiln.errors import ArgumentError
 from wordkiln.models import CausalLM, ModelConfig, detach_state
 from wordkiln.models.layout import parameter_shapes

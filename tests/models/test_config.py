@@ -5,6 +5,7 @@ import sys
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from wordkiln.errors import ArgumentError, FormatError, PathError
 from wordkiln.models import ModelConfig
 from wordkiln.models.layout import count_parameters, parameter_shapes

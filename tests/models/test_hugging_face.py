@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from wordkiln.models import CausalLM, ModelConfig
 
 transformers = pytest.importorskip("transformers")

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import torch
+
 from wordkiln.errors import FormatError, PathError
 from wordkiln.models import CausalLM, ModelConfig
 

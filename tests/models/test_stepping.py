@@ -3,6 +3,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from wordkiln.errors import ArgumentError
 from wordkiln.models import CausalLM, ModelConfig
 

@@ -32,7 +32,7 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
     },
 }
 # Parts of the standard library that are not prose of its kind: tests, generated tables, an editor, installed packages.
-SKIPPED_FOLDERS = {"test", "tests", "idlelib", "lib2to3", "site-packages", "dist-packages", "__pycache__"}
+SKIPPED_FOLDERS = {"test", "tests", "idlelib", "lib2to3", "pydoc_data", "encodings", "site-packages", "dist-packages"}
 HELD_OUT_PERCENT = 5
 
 

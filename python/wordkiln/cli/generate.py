@@ -46,8 +46,12 @@ def generate(
             stop=stop or (),
         )
         print(prompt, end="", flush=True)
-        for piece in pieces:
-            print(piece, end="", flush=True)
+        try:
+            for piece in pieces:
+                print(piece, end="", flush=True)
+            stopped = pieces.finish_reason == "interrupted"
+        except KeyboardInterrupt:  # it came while the terminal was being written to
+            stopped = True
         print()
-        if pieces.finish_reason == "interrupted":
+        if stopped:
             break

@@ -38,7 +38,7 @@ class CausalLM(nn.Module):
             None if config.tie_word_embeddings else nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         )
         if config.is_recurrent:
-            initialise_recurrent(self, config.hidden_size)
+            initialise_recurrent(self, config.hidden_size, tied=config.tie_word_embeddings)
         else:
             initialise_transformer(self, config.num_hidden_layers)
 

@@ -127,7 +127,7 @@ def _checked_state(
     shape = (module.num_layers * (2 if module.bidirectional else 1), x.shape[1], module.hidden_size)
     if state is None:
         return (x.new_zeros(shape),) * parts
-    for name, part in zip("hc", state, strict=False):
+    for name, part in zip("hc"[: len(state)], state, strict=True):
         if not isinstance(part, Tensor) or part.shape != shape:
             got = list(part.shape) if isinstance(part, Tensor) else type(part).__name__
             raise ArgumentError(f"hx ({name}): shape {got} must be {list(shape)}")

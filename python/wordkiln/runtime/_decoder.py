@@ -106,7 +106,8 @@ def _mlp(layer: _Layer, x: Array) -> Array:
     gate, up = np.split(x @ layer.gate_and_up.T, 2, axis=-1)
     # silu by tanh, which does not overflow.
     silu = gate * (np.float32(0.5) * (np.tanh(gate * np.float32(0.5)) + np.float32(1)))
-    return (silu * up) @ layer.down.T
+    output: Array = (silu * up) @ layer.down.T
+    return output
 
 
 def _rotate(x: Array, rotation: tuple[Array, Array]) -> Array:

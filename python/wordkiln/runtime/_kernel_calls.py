@@ -76,6 +76,11 @@ def lstm(gates: Array, weight_hh: Array, h: Array, c: Array) -> tuple[Array, Arr
     return out, cells
 
 
+def instruction_sets() -> tuple[str, list[str]]:
+    """The instruction set that the kernels use (``WORDKILN_ISA`` chooses), and all that this machine can run."""
+    return _kernels.current_isa(), _kernels.available_isas()
+
+
 def _strides(array: Array) -> tuple[int, int, int]:
     """Of the first three dimensions, in elements."""
     batch, head, row = (stride // array.itemsize for stride in array.strides[:3])

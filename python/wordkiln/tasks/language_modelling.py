@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -13,6 +13,7 @@ from wordkiln._files import write_directory
 from wordkiln.data import Corpus, TokenDataset
 from wordkiln.errors import ArgumentError
 from wordkiln.models import CausalLM, ModelConfig
+from wordkiln.models.config import Kind
 from wordkiln.tokenizer import Tokenizer
 from wordkiln.training import Trainer, TrainingConfig, TrainingResult
 
@@ -107,4 +108,5 @@ def _model_config(kind: str, tok: Tokenizer, fields: Mapping[str, Any], settings
     if kind == "transformer":
         fields.setdefault("num_hidden_layers", 6)
         fields.setdefault("max_position_embeddings", max(2048, settings.sequence_length))
-    return ModelConfig(kind=kind, vocab_size=tok.vocab_size, **fields)
+    # ModelConfig checks the name.
+    return ModelConfig(kind=cast(Kind, kind), vocab_size=tok.vocab_size, **fields)

@@ -207,23 +207,32 @@ fn weight(logit: f32, highest: f32, inverse_temperature: f32) -> f32 {
 fn max_and_nan(block: &[f32]) -> (f32, bool) {
     let mut max = [f32::NEG_INFINITY; LANES];
     let mut nan = [false; LANES];
-    for chunk in block.chunks(LANES) {
-        for ((max, nan), &logit) in max.iter_mut().zip(&mut nan).zip(chunk) {
-            *max = if logit > *max { logit } else { *max };
-            *nan |= logit.is_nan();
-        }
-    }
+    let mut take = |lane: usize, logit: f32| {
+        max[lane] = if logit > max[lane] { logit } else { max[lane] };
+        nan[lane] |= logit.is_nan();
+    };
+    for_each_lane(block, &mut take);
     (max.into_iter().fold(f32::NEG_INFINITY, f32::max), nan.contains(&true))
 }
 
 fn mass(block: &[f32], highest: f32, inverse_temperature: f32) -> f64 {
     let mut lanes = [0.0_f32; LANES];
-    for chunk in block.chunks(LANES) {
-        for (lane, &logit) in lanes.iter_mut().zip(chunk) {
-            *lane += weight(logit, highest, inverse_temperature);
+    for_each_lane(block, |lane, logit| lanes[lane] += weight(logit, highest, inverse_temperature));
+    lanes.iter().map(|&lane| f64::from(lane)).sum()
+}
+
+/// Calls `take(lane, logit)` for each logit: over whole groups of lanes first, whose fixed length lets the loop vectorise.
+#[inline(always)]
+fn for_each_lane(block: &[f32], mut take: impl FnMut(usize, f32)) {
+    let (groups, rest) = block.as_chunks::<LANES>();
+    for group in groups {
+        for (lane, &logit) in group.iter().enumerate() {
+            take(lane, logit);
         }
     }
-    lanes.iter().map(|&lane| f64::from(lane)).sum()
+    for (lane, &logit) in rest.iter().enumerate() {
+        take(lane, logit);
+    }
 }
 
 fn position(logits: &[f32], found: impl Fn(f32) -> bool) -> usize {

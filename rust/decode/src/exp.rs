@@ -16,14 +16,17 @@ const SMALLEST: f32 = -87.0;
 #[inline]
 pub fn exp(x: f32) -> f32 {
     let clamped = if x > SMALLEST { x } else { SMALLEST };
-    let n = (clamped * LOG2_E + ROUNDER) - ROUNDER;
+    let rounded = clamped * LOG2_E + ROUNDER;
+    let n = rounded - ROUNDER;
     let r = (clamped - n * LN2_HIGH) - n * LN2_LOW;
     // Taylor's polynomial: |r| <= ln(2) / 2, so the first term left out is below 6e-9.
     let mut p = 1.0 / 5040.0;
     for coefficient in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
         p = p * r + coefficient;
     }
-    let power_of_two = f32::from_bits(((n as i32 + 127) << 23) as u32);
+    // The low bits of `rounded` are n itself: shifted and biased they are the exponent of 2^n. A conversion of n to an
+    // integer would not vectorise.
+    let power_of_two = f32::from_bits((rounded.to_bits() << 23).wrapping_add(1.0_f32.to_bits()));
     if x >= SMALLEST { p * power_of_two } else { 0.0 }
 }
 

@@ -6,9 +6,8 @@ use numpy::{IntoPyArray, PyArray1, PyReadonlyArray2, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 use wordkiln_decode as decode;
 
+use crate::errors::ArgumentError;
 use crate::threads;
-
-pyo3::import_exception!(wordkiln.errors, ArgumentError);
 
 fn argument_error(error: decode::SamplerError) -> PyErr {
     ArgumentError::new_err(error.to_string())

@@ -1,0 +1,76 @@
+"""Runs every kernel on fixed inputs and saves the results: started once per instruction set by test_isa.py.
+
+No torch here: the kernels take addresses, so numpy will do, and the process starts quickly.
+"""
+
+import sys
+
+import numpy as np
+
+from wordkiln import _kernels
+
+FUNCTIONS = ("exp", "sigmoid", "tanh")
+
+
+def inputs(dtype: str) -> np.ndarray:
+    """The whole range of the functions, dense near 0, and what lies outside."""
+    most = 89.0 if dtype == "float32" else 710.0
+    span = np.linspace(-most, most, 200_001)
+    near = np.geomspace(1e-30, 1.0, 20_001)
+    mid = np.linspace(-20, 20, 100_001)
+    special = [0.0, np.inf, -np.inf, np.nan, 1e30, -1e30]
+    return np.concatenate([span, near, -near, mid, special]).astype(dtype)
+
+
+def attention(dtype: str) -> dict[str, np.ndarray]:
+    batch, heads, kv_heads, queries, keys, size = sizes = (2, 4, 2, 53, 131, 37)
+    random = np.random.default_rng(1)
+    q, grad_out = (random.standard_normal((batch, heads, queries, size)).astype(dtype) for _ in range(2))
+    k, v = (random.standard_normal((batch, kv_heads, keys, size)).astype(dtype) for _ in range(2))
+    lengths = np.array([keys, 70])
+    out, lse = np.empty_like(q), np.empty((batch, heads, queries), dtype)
+    grads = [np.empty_like(x) for x in (q, k, v)]
+    rows, columns = (heads * queries * size, queries * size, size), (kv_heads * keys * size, keys * size, size)
+    _kernels.attention_forward(
+        dtype, *map(address, (q, k, v, out, lse, lengths)), sizes, rows, columns, columns, rows, True, 0.2
+    )
+    pointers = map(address, (q, k, v, out, lse, grad_out, *grads, lengths))
+    _kernels.attention_backward(dtype, *pointers, sizes, rows, columns, columns, rows, rows, True, 0.2)
+    return dict(zip(("out", "lse", "grad_q", "grad_k", "grad_v"), (out, lse, *grads), strict=True))
+
+
+def lstm(dtype: str) -> dict[str, np.ndarray]:
+    steps, batch, hidden = sizes = (6, 19, 45)
+    random = np.random.default_rng(2)
+    gates = random.standard_normal((steps, batch, 4 * hidden)).astype(dtype)
+    weight = (random.standard_normal((4 * hidden, hidden)) * 0.2).astype(dtype)
+    h0, c0, grad_h, grad_c = (random.standard_normal((batch, hidden)).astype(dtype) for _ in range(4))
+    grad_out, out, cells = (random.standard_normal((steps, batch, hidden)).astype(dtype) for _ in range(3))
+    _kernels.lstm_forward(dtype, *map(address, (gates, weight, h0, c0, out, cells)), sizes)
+    grad_gates = np.empty_like(gates)
+    pointers = map(address, (gates, grad_gates, weight, c0, cells, grad_out, grad_h, grad_c))
+    _kernels.lstm_backward(dtype, *pointers, sizes)
+    names = ("activations", "h", "cells", "grad_gates", "grad_h", "grad_c")
+    return dict(zip(names, (gates, out, cells, grad_gates, grad_h, grad_c), strict=True))
+
+
+def elementwise(dtype: str) -> dict[str, np.ndarray]:
+    x = inputs(dtype)
+    results = {}
+    for function in FUNCTIONS:
+        out = np.empty_like(x)
+        _kernels.elementwise(dtype, function, address(x), address(out), x.size)
+        results[function] = out
+    return results
+
+
+def address(x: np.ndarray) -> int:
+    return x.ctypes.data
+
+
+if __name__ == "__main__":
+    results = {}
+    for dtype in ("float32", "float64"):
+        for part in (attention, lstm, elementwise):
+            results |= {f"{dtype} {name}": value for name, value in part(dtype).items()}
+    np.savez(sys.argv[1], isa=_kernels.current_isa(), **results)

@@ -1,0 +1,76 @@
+"""The native side checks again what it can, so that a slip in Python is an error and not a crash."""
+
+import numpy as np
+import pytest
+
+from wordkiln import _kernels
+from wordkiln.errors import ArgumentError
+
+pytestmark = pytest.mark.abuse
+
+ZERO = (0, 0, 0)
+
+
+def attention(dtype="float32", pointers=(0,) * 5, lengths=0, sizes=(0, 1, 1, 0, 0, 1)):
+    _kernels.attention_forward(dtype, *pointers, lengths, sizes, ZERO, ZERO, ZERO, ZERO, True, 1.0)
+
+
+def test_nothing_to_do_is_fine():
+    attention()
+    _kernels.lstm_forward("float64", 0, 0, 0, 0, 0, 0, ZERO)
+    _kernels.lstm_backward("float64", 0, 0, 0, 0, 0, 0, 0, 0, ZERO)
+    _kernels.elementwise("float32", "exp", 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"dtype": "float16"}, "dtype='float16'"),
+        ({"sizes": (-1, 1, 1, 1, 1, 1)}, "size -1"),
+        ({"sizes": (2**31, 2**20, 1, 2**20, 1, 1)}, "2\\^62"),
+        ({"sizes": (0, 2**62, 1, 2**62, 1, 1)}, "2\\^62"),
+        ({"sizes": (1, 1, 1, 1, 1, 257)}, "head_size=257"),
+        ({"sizes": (1, 1, 1, 1, 1, 0)}, "head_size=0"),
+        ({"sizes": (1, 3, 2, 1, 1, 1)}, "heads=3"),
+        ({"sizes": (1, 1, 0, 1, 1, 1)}, "kv_heads=0"),
+        ({"sizes": (1, 1, 1, 1, 1, 1)}, "q: address"),
+    ],
+)
+def test_attention_refuses(arguments, message):
+    with pytest.raises(ArgumentError, match=message):
+        attention(**arguments)
+
+
+@pytest.mark.parametrize("length", [-1, 4])
+def test_attention_refuses_key_lengths_out_of_range(length):
+    lengths = np.array([length])
+    address = lengths.ctypes.data
+    with pytest.raises(ArgumentError, match=rf"key_lengths\[0\]={length}: must be 0 to 3"):
+        attention(pointers=(address,) * 5, lengths=address, sizes=(1, 1, 1, 1, 3, 1))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [((1, 1, -1), "size -1"), ((1, 1, 2**31), "2\\^62"), ((2**40, 2**20, 1), "2\\^62"), ((1, 1, 1), "gates: address")],
+)
+def test_lstm_refuses(sizes, message):
+    with pytest.raises(ArgumentError, match=message):
+        _kernels.lstm_forward("float32", 0, 0, 0, 0, 0, 0, sizes)
+
+
+def test_elementwise_refuses():
+    with pytest.raises(ArgumentError, match="function='sin'"):
+        _kernels.elementwise("float32", "sin", 0, 0, 0)
+    with pytest.raises(ArgumentError, match="x: address"):
+        _kernels.elementwise("float32", "exp", 0, 0, 1)
+
+
+def test_a_negative_address_is_a_type_error():
+    with pytest.raises(TypeError):
+        _kernels.elementwise("float32", "exp", -1, 0, 0)
+
+
+def test_scratch_that_cannot_be_had_is_a_memory_error():
+    byte = np.zeros(1).ctypes.data  # strides of 0: the kernel would never leave it
+    with pytest.raises(MemoryError):
+        attention(pointers=(byte,) * 5, sizes=(1, 1, 1, 1, 2**50, 256))

@@ -1,0 +1,163 @@
+"""The runtime against the torch model of the same checkpoint, through the step protocol both have."""
+
+import numpy as np
+import pytest
+
+from wordkiln.errors import ArgumentError, FormatError, PathError
+from wordkiln.models import ModelConfig
+from wordkiln.runtime import load_model
+
+torch = pytest.importorskip("torch")
+
+CONFIGS = {
+    "lstm": {"kind": "lstm", "num_hidden_layers": 2},
+    "lstm-tied-projection": {"kind": "lstm", "embedding_size": 12, "tie_word_embeddings": True},
+    "gru": {"kind": "gru", "num_hidden_layers": 2, "embedding_size": 20},
+    "rnn": {"kind": "rnn", "num_hidden_layers": 3, "tie_word_embeddings": True},
+    "transformer": {"kind": "transformer", "num_attention_heads": 4, "max_position_embeddings": 400},
+    "transformer-grouped": {
+        "kind": "transformer",
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 400,
+        "rope_theta": 500.0,
+        "tie_word_embeddings": True,
+    },
+}
+VOCAB_SIZE = 50
+
+
+@pytest.fixture(scope="module", params=CONFIGS)
+def checkpoint(request, tmp_path_factory):
+    from wordkiln.models import CausalLM
+
+    torch.manual_seed(0)
+    directory = tmp_path_factory.mktemp("checkpoint") / "model"
+    config = ModelConfig(vocab_size=VOCAB_SIZE, hidden_size=32, eos_token_id=3, **CONFIGS[request.param])
+    model = CausalLM(config)
+    with torch.no_grad():
+        for weight in model.parameters():
+            # The initial biases and norms are 0 and 1, which would hide a slip.
+            weight.add_(torch.randn_like(weight) * 0.1)
+    model.save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def both(checkpoint):
+    from wordkiln.models import CausalLM
+
+    return load_model(checkpoint), CausalLM.from_pretrained(checkpoint)
+
+
+def assert_close(ours, theirs):
+    # Logits of size 1, through a few hundred float32 operations of relative error 6e-8 each, in another order.
+    assert ours.dtype == theirs.dtype == np.float32
+    np.testing.assert_allclose(ours, theirs, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parity
+def test_steps_are_those_of_the_torch_model(both):
+    random = np.random.default_rng(1)
+    # Longer than a chunk of prefill, as long, and shorter, in no order.
+    prompts = [random.integers(0, VOCAB_SIZE, length).tolist() for length in (3, 300, 256, 1, 257)]
+    states, logits = zip(*(model.begin(prompts) for model in both), strict=True)
+    assert_close(*logits)
+    for rows in (None, None, [4, 1, 0], None, [0, 0, 2, 1], None, None, [1], None):
+        if rows is not None:
+            states = [model.select(state, rows) for model, state in zip(both, states, strict=True)]
+        assert len(states[0]) == len(states[1])
+        ids = random.integers(0, VOCAB_SIZE, len(states[0]))
+        assert_close(*(model.step(state, ids) for model, state in zip(both, states, strict=True)))
+
+
+@pytest.mark.parity
+def test_properties_are_those_of_the_torch_model(both):
+    ours, theirs = both
+    for name in ("vocab_size", "max_positions", "eos_token_id"):
+        assert getattr(ours, name) == getattr(theirs, name)
+
+
+def test_stepping_is_prefilling(both):
+    model, _ = both
+    ids = np.random.default_rng(2).integers(0, VOCAB_SIZE, 40).tolist()
+    _, whole = model.begin([ids])
+    state, logits = model.begin([ids[:1]])
+    for token in ids[1:]:
+        logits = model.step(state, np.array([token]))
+    assert_close(logits, whole)
+
+
+def test_selected_rows_are_independent_of_the_old_state(both):
+    model, _ = both
+    state, _ = model.begin([[1, 2], [3]])
+    other = model.select(state, [0])
+    expected = model.step(model.select(state, [0]), [7])
+    model.step(state, [5, 5])
+    assert_close(model.step(other, [7]), expected)
+
+
+@pytest.mark.abuse
+def test_wrong_arguments_are_named(both):
+    model, _ = both
+    for prompts in ([], [[]], [[1], []], [[VOCAB_SIZE]], [[-1]], [[0.5]], [[[1]]], [["a"]], [[2**70]]):
+        with pytest.raises(ArgumentError, match="prompts"):
+            model.begin(prompts)
+    state, _ = model.begin([[1], [2]])
+    for ids in ([1], [1, 2, 3], [1, VOCAB_SIZE], [-1, 0], [0.5, 1]):
+        with pytest.raises(ArgumentError, match="ids"):
+            model.step(state, ids)
+    for rows in ([], [2], [-1]):
+        with pytest.raises(ArgumentError, match="rows"):
+            model.select(state, rows)
+
+
+@pytest.mark.abuse
+def test_a_full_row_is_named(both):
+    model, _ = both
+    if model.max_positions is None:
+        return
+    with pytest.raises(ArgumentError, match="max_position_embeddings=400"):
+        model.begin([[1] * 401])
+    state, _ = model.begin([[1], [1] * 400])
+    with pytest.raises(ArgumentError, match=r"row 1.*max_position_embeddings=400"):
+        model.step(state, [1, 1])
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_halves_are_read_as_their_float32_values(checkpoint, tmp_path, dtype):
+    from safetensors.torch import load_file, save_file
+
+    from wordkiln.models import CausalLM
+
+    weights = {
+        name: weight.to(getattr(torch, dtype)) for name, weight in load_file(checkpoint / "model.safetensors").items()
+    }
+    save_file(weights, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_bytes((checkpoint / "config.json").read_bytes())
+    prompts = [[1, 2, 3]]
+    assert_close(load_model(tmp_path).begin(prompts)[1], CausalLM.from_pretrained(tmp_path).begin(prompts)[1])
+
+
+@pytest.mark.abuse
+def test_other_weights_are_refused(checkpoint, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    (tmp_path / "config.json").write_bytes((checkpoint / "config.json").read_bytes())
+    with pytest.raises(PathError):
+        load_model(tmp_path)
+    path = tmp_path / "model.safetensors"
+    whole = (checkpoint / "model.safetensors").read_bytes()
+    for content in (b"", whole[:7], whole[:100], whole[:-1], b"\xff" * 64):
+        path.write_bytes(content)
+        with pytest.raises(FormatError):
+            load_model(tmp_path)
+    weights = load_file(checkpoint / "model.safetensors")
+    name = "model.embed_tokens.weight"
+    missing = {key: value for key, value in weights.items() if key != name}
+    for wrong in (missing, weights | {"more": weights[name].clone()}, weights | {name: weights[name][:-1].clone()}):
+        save_file(wrong, path)
+        with pytest.raises(FormatError):
+            load_model(tmp_path)
