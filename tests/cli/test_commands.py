@@ -100,10 +100,12 @@ def test_wrong_input_is_one_clear_line_and_code_2(run, case):
 
 
 @pytest.mark.abuse
-def test_checkpoint_of_another_tokenizer_is_refused(run):
+@pytest.mark.parametrize("size", [280, 300], ids=["another size", "the same size"])
+def test_checkpoint_of_another_tokenizer_is_refused(run, size):
     other = run / "other.json"
-    assert wordkiln("tokenizer", "train", "corpus.txt", "--vocab-size", 280, "--output", other, cwd=run).returncode == 0
-    swapped = run / "swapped"
+    arguments = ["--vocab-size", size, "--pattern", "gpt2", "--output", other]
+    assert wordkiln("tokenizer", "train", "corpus.txt", *arguments, cwd=run).returncode == 0
+    swapped = run / f"swapped-{size}"
     swapped.mkdir()
     for file in (run / "run" / "best").iterdir():
         (swapped / file.name).write_bytes(file.read_bytes())

@@ -7,6 +7,7 @@ import torch
 
 from wordkiln.errors import FormatError, PathError
 from wordkiln.models import CausalLM, ModelConfig
+from wordkiln.models.checkpoint import tokenizer_fingerprint
 
 
 def rewrite(path, change):
@@ -48,6 +49,8 @@ def test_replaces_an_older_checkpoint_and_loaded_weights_live_on(model, tmp_path
 
 def test_keeps_the_old_checkpoint_when_saving_fails(model, tmp_path):
     class Broken:
+        fingerprint = "0"
+
         def save(self, path):
             raise RuntimeError("no tokenizer")
 
@@ -60,11 +63,15 @@ def test_keeps_the_old_checkpoint_when_saving_fails(model, tmp_path):
 
 def test_saves_the_tokenizer_beside_the_model(model, tmp_path):
     class Tokenizer:
+        fingerprint = "abc"
+
         def save(self, path):
             path.write_text("{}")
 
     model.save_pretrained(tmp_path / "run", tokenizer=Tokenizer())
     assert (tmp_path / "run" / "tokenizer.json").read_text() == "{}"
+    assert tokenizer_fingerprint(tmp_path / "run") == "abc"
+    assert CausalLM.from_pretrained(tmp_path / "run").config == model.config
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -9,26 +9,28 @@ import sysconfig
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 if TYPE_CHECKING:
     from wordkiln.data import TokenDataset
+    from wordkiln.models.config import Kind
     from wordkiln.tokenizer import Tokenizer
     from wordkiln.training import TrainingResult
 
-VOCAB_SIZE = 2048
+# Small on purpose: two minutes show a model a million tokens or two, too few to learn thousands of rare ones.
+VOCAB_SIZE = 512
 
-# Sized for two laptop cores and two minutes each; `wordkiln train` has room for more.
+# Sized for two cores and two minutes each; `wordkiln train` has room for more.
 RECIPES: dict[str, dict[str, dict[str, Any]]] = {
     "lstm": {
-        "model": {"hidden_size": 384, "num_hidden_layers": 1, "dropout": 0.0},
-        "training": {"batch_size": 16, "sequence_length": 64, "learning_rate": 4e-3, "max_steps": 1000},
+        "model": {"hidden_size": 320, "num_hidden_layers": 1},
+        "training": {"batch_size": 16, "sequence_length": 64, "learning_rate": 8e-3, "max_steps": 2200},
     },
     "transformer": {
-        "model": {"hidden_size": 192, "num_hidden_layers": 4, "num_attention_heads": 3, "dropout": 0.0},
-        "training": {"batch_size": 12, "sequence_length": 128, "learning_rate": 3e-3, "max_steps": 1000},
+        "model": {"hidden_size": 192, "num_hidden_layers": 3, "num_attention_heads": 3},
+        "training": {"batch_size": 8, "sequence_length": 96, "learning_rate": 2e-3, "max_steps": 1800},
     },
 }
 # Parts of the standard library that are not prose of its kind: tests, generated tables, an editor, installed packages.
@@ -51,6 +53,9 @@ def demo(
         Path | None,
         typer.Option(help="A text file or a folder of them; without it the source of Python's standard library."),
     ] = None,
+    include: Annotated[
+        list[str] | None, typer.Option(help="Names to take from a folder, such as '*.md'; default *.txt and *.jsonl.")
+    ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the tokenizer, data and runs.")] = Path(
         "demo-out"
     ),
@@ -65,7 +70,7 @@ def demo(
     from rich.console import Console
 
     console = Console()
-    train_files, valid_files = split_files(corpus)
+    train_files, valid_files = split_files(corpus, include)
     shutil.rmtree(output, ignore_errors=True)
     tokenizer, dataset = _prepare(console, train_files, valid_files, output)
     outcomes = [_train(console, kind, tokenizer, dataset, output, scale) for kind in RECIPES]
@@ -73,13 +78,13 @@ def demo(
     _print_samples(console, outcomes, "def " if corpus is None else "")
 
 
-def split_files(corpus: Path | None) -> tuple[list[Path], list[Path]]:
+def split_files(corpus: Path | None, include: Sequence[str] | None = None) -> tuple[list[Path], list[Path]]:
     """The files to train on and the files to hold out: chosen by the hash of their names, so the same everywhere."""
     from wordkiln.data import find_files
     from wordkiln.errors import PathError
 
     if corpus is not None:
-        root, files = corpus, find_files([corpus])
+        root, files = corpus, find_files([corpus], include=include)
     else:
         root = Path(sysconfig.get_paths()["stdlib"])
         files = [
@@ -125,11 +130,14 @@ def _train(console: Any, kind: str, tokenizer: Tokenizer, dataset: TokenDataset,
     recipe = RECIPES[kind]
     torch.manual_seed(0)
     model = CausalLM(
-        ModelConfig(kind=kind, vocab_size=tokenizer.vocab_size, eos_token_id=tokenizer.end_id, **recipe["model"])
+        ModelConfig(
+            kind=cast("Kind", kind), vocab_size=tokenizer.vocab_size, eos_token_id=tokenizer.end_id, **recipe["model"]
+        )
     )
     console.print(f"[bold]{3 if kind == 'lstm' else 4}[/bold] {kind}: {model.num_parameters():,} parameters")
     fields = dict(recipe["training"])
     fields["max_steps"] = max(10, round(fields["max_steps"] * scale))
+    fields["eval_every"] = max(1, fields["max_steps"] // 4)
     run = output / kind
     result = Trainer(model, dataset, run, tokenizer=tokenizer, **fields).fit()
     return Outcome(kind, run, model.num_parameters(), result)

@@ -43,10 +43,17 @@ def load(
         raise ArgumentError(f"device={device!r}: must be 'cpu' for backend='runtime'")
     directory = _checkpoint_directory(Path(path))
     from wordkiln.models import ModelConfig
+    from wordkiln.models.checkpoint import tokenizer_fingerprint
     from wordkiln.tokenizer import Tokenizer
 
     vocab_size = ModelConfig.load(directory).vocab_size
     tokenizer = Tokenizer.load(directory / _TOKENIZER)
+    fingerprint = tokenizer_fingerprint(directory)
+    if fingerprint not in (None, tokenizer.fingerprint):
+        raise FormatError(
+            f"{directory}: {_TOKENIZER} is not the tokenizer of this model (fingerprint "
+            f"{tokenizer.fingerprint[:12]}..., saved with {str(fingerprint)[:12]}...)"
+        )
     if tokenizer.vocab_size != vocab_size:
         # Before the weights are read: that is the part that takes time and memory.
         raise FormatError(

@@ -37,8 +37,8 @@ _DESCRIBING = frozenset(
     {
         "_attn_implementation", "_name_or_path", "architectures", "attention_dropout", "bos_token_id", "dtype",
         "initializer_range", "is_llama_config", "model_type", "output_attentions", "output_hidden_states",
-        "pad_token_id", "pretraining_tp", "return_dict", "torch_dtype", "transformers.js_config",
-        "transformers_version", "use_cache",
+        "pad_token_id", "pretraining_tp", "return_dict", "tokenizer_fingerprint", "torch_dtype",
+        "transformers.js_config", "transformers_version", "use_cache",
     }
 )  # fmt: skip
 # Keys that change the logits, with the only values that Wordkiln computes.

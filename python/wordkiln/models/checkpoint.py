@@ -14,6 +14,7 @@ CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 TOKENIZER = "tokenizer.json"
 GENERATION_CONFIG = "generation_config.json"
+TOKENIZER_FINGERPRINT = "tokenizer_fingerprint"  # a key of config.json
 
 DTYPES = ("F32", "F16", "BF16")
 _HEADER_LIMIT = 2**25  # bytes; 1024 layers need about 2**20
@@ -48,6 +49,17 @@ def check_weights(path: str | os.PathLike[str], config: ModelConfig) -> str:
     if len(dtypes) > 1:
         raise FormatError(f"{path}: tensors of several dtypes ({', '.join(sorted(dtypes))}): must be one")
     return str(dtypes.pop())
+
+
+def tokenizer_fingerprint(directory: str | os.PathLike[str]) -> str | None:
+    """The fingerprint of the tokenizer that the model was saved with; None where config.json has none.
+
+    Raises:
+        PathError: config.json cannot be read.
+        FormatError: it is no JSON object.
+    """
+    value = _json.load(Path(directory) / CONFIG).get(TOKENIZER_FINGERPRINT)
+    return value if isinstance(value, str) else None
 
 
 def _read_header(path: Path) -> dict[str, object]:

@@ -26,6 +26,11 @@ _REPLACEABLE = ("training_state.safetensors", "training_state.json")
 class Saves(Protocol):
     """A tokenizer, as far as models know one."""
 
+    @property
+    def fingerprint(self) -> str:
+        """A hash of all that decides its ids."""
+        ...
+
     def save(self, path: Any, /) -> Any:
         """Write tokenizer.json to `path`."""
 
@@ -35,7 +40,10 @@ def save(model: CausalLM, directory: str | os.PathLike[str], tokenizer: Saves | 
     path = Path(directory).resolve()
     _refuse_foreign_files(path)
     with _files.write_directory(path) as folder:
-        model.config.save(folder / checkpoint.CONFIG)
+        config = model.config.to_dict()
+        if tokenizer is not None:
+            config[checkpoint.TOKENIZER_FINGERPRINT] = tokenizer.fingerprint
+        _files.write_file(folder / checkpoint.CONFIG, _json.dumps(config))
         end = {} if model.eos_token_id is None else {"eos_token_id": model.eos_token_id}
         _files.write_file(folder / checkpoint.GENERATION_CONFIG, _json.dumps(end))
         weights = {name: weight.detach().cpu().contiguous() for name, weight in model.state_dict().items()}
