@@ -31,8 +31,8 @@ def write_file(path: str | os.PathLike[str], content: bytes | str) -> None:
         finally:
             temporary.unlink(missing_ok=True)
         _sync_directory(path.parent)
-    except OSError as error:
-        raise PathError(f"{path}: cannot be written: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise _not_writable(path, error) from error
 
 
 @contextlib.contextmanager
@@ -51,8 +51,8 @@ def write_directory(path: str | os.PathLike[str]) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         recover_directory(path)
         temporary.mkdir()
-    except OSError as error:
-        raise PathError(f"{path}: cannot be written: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise _not_writable(path, error) from error
     try:
         yield temporary
         for file in temporary.rglob("*"):
@@ -71,7 +71,7 @@ def write_directory(path: str | os.PathLike[str]) -> Iterator[Path]:
     except OSError as error:
         if isinstance(error, PathError):
             raise
-        raise PathError(f"{path}: cannot be written: {error.strerror or error}") from error
+        raise _not_writable(path, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -84,6 +84,11 @@ def recover_directory(path: str | os.PathLike[str]) -> None:
         os.rename(left.pop(), path)
     for folder in left:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _not_writable(path: Path, error: OSError | ValueError) -> PathError:
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+    return PathError(f"{str(path)!r}: cannot be written: {reason}")
 
 
 def _temporary_name(path: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 
 import typer
@@ -30,6 +31,10 @@ app.command(rich_help_panel="Look around")(demo)
 
 def main() -> None:
     """Run the command line. A named error becomes one line on stderr and exit code 2; Ctrl-C exit code 130."""
+    for stream in (sys.stdout, sys.stderr):
+        # A model may write bytes that are no character, and they must not end the program.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         app()
     except WordkilnError as error:
