@@ -12,6 +12,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 export PYO3_PYTHON ?= $(CURDIR)/$(BIN)/python
 
+comma := ,
 NATIVE := $(shell find csrc rust -type f -not -path '*/target/*' 2>/dev/null) Cargo.toml Cargo.lock pyproject.toml
 CXX_FILES := $(shell git ls-files --cached --others --exclude-standard 'csrc/*.cpp' 'csrc/*.h' 'csrc/*.inc' 2>/dev/null)
 say = @printf '\033[1m== %s\033[0m\n' "$(1)"
@@ -44,7 +45,7 @@ lint: $(VENV)/.built-lint ## Formatting, lints, types, stubs
 	@cargo clippy --locked --quiet --workspace --all-targets -- -D warnings
 	$(call say,C++: clang-format)
 	@$(if $(CXX_FILES),$(BIN)/clang-format --dry-run --Werror $(CXX_FILES))
-	$(call say,Python: ruff, mypy, stubtest)
+	$(call say,Python: ruff$(comma) mypy$(comma) stubtest)
 	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --quiet --check .
 	@$(BIN)/mypy
 	@$(BIN)/stubtest wordkiln._rust wordkiln._kernels --ignore-disjoint-bases

@@ -1,28 +1,12 @@
 """The command line as a user meets it: what it says when something is wrong, and one way from text to text."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 TEXT = "從前有座山，山裡有座廟。The quick brown fox jumps over the lazy dog; 0123456789.\n" * 300
 
 
-def wordkiln(*arguments: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "wordkiln", *map(str, arguments)],
-        cwd=cwd,
-        env=os.environ | {"NO_COLOR": "1", "COLUMNS": "100", "OMP_NUM_THREADS": "1"} | environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-
-
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(tmp_path_factory, wordkiln):
     """A folder with a corpus in it and a finished run, made by the command line itself."""
     folder = tmp_path_factory.mktemp("cli")
     (folder / "corpus.txt").write_text(TEXT, encoding="utf-8")
@@ -35,7 +19,7 @@ def run(tmp_path_factory):
 @pytest.mark.parametrize(
     "command", [[], ["train"], ["tokenizer"], ["tokenizer", "train"], ["generate"], ["info"], ["demo"]]
 )
-def test_help_names_the_arguments(command, tmp_path):
+def test_help_names_the_arguments(wordkiln, command, tmp_path):
     result = wordkiln(*command, "--help", cwd=tmp_path)
     assert result.returncode == 0
     assert "Usage" in result.stdout
@@ -48,21 +32,21 @@ def test_run_directory_holds_what_the_readme_says(run):
     assert {"config.json", "model.safetensors", "tokenizer.json", "generation_config.json"} <= checkpoint
 
 
-def test_generate_is_the_same_for_the_same_seed(run):
+def test_generate_is_the_same_for_the_same_seed(wordkiln, run):
     arguments = ["generate", "run", "--prompt", "從前", "--max-new-tokens", 12, "--seed", 3]
     first, second = wordkiln(*arguments, cwd=run), wordkiln(*arguments, cwd=run)
     assert first.returncode == 0, first.stderr
     assert first.stdout == second.stdout
 
 
-def test_resume_goes_on(run):
+def test_resume_goes_on(wordkiln, run):
     arguments = "train corpus.txt -o run --steps 6 --batch-size 2 --sequence-length 16 --resume"
     result = wordkiln(*arguments.split(), cwd=run)
     assert result.returncode == 0, result.stderr
 
 
 @pytest.mark.parametrize("path", ["", "run", "run/best", "run/tokenizer.json", "run/data"])
-def test_info_describes(run, path):
+def test_info_describes(wordkiln, run, path):
     result = wordkiln("info", *([path] if path else []), cwd=run)
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip()
@@ -86,7 +70,7 @@ WRONG = {
 
 @pytest.mark.abuse
 @pytest.mark.parametrize("case", WRONG)
-def test_wrong_input_is_one_clear_line_and_code_2(run, case):
+def test_wrong_input_is_one_clear_line_and_code_2(wordkiln, run, case):
     (run / "empty.txt").write_text("")
     (run / "tiny.txt").write_text("abc abd\n")
     command, named = WRONG[case]
@@ -101,7 +85,7 @@ def test_wrong_input_is_one_clear_line_and_code_2(run, case):
 
 @pytest.mark.abuse
 @pytest.mark.parametrize("size", [280, 300], ids=["another size", "the same size"])
-def test_checkpoint_of_another_tokenizer_is_refused(run, size):
+def test_checkpoint_of_another_tokenizer_is_refused(wordkiln, run, size):
     other = run / "other.json"
     arguments = ["--vocab-size", size, "--pattern", "gpt2", "--output", other]
     assert wordkiln("tokenizer", "train", "corpus.txt", *arguments, cwd=run).returncode == 0

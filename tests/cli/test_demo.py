@@ -4,13 +4,12 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-from test_commands import wordkiln
 
 import wordkiln as wk
 
 
 @pytest.fixture(scope="module")
-def output(tmp_path_factory):
+def output(tmp_path_factory, wordkiln):
     folder = tmp_path_factory.mktemp("demo")
     package = Path(wk.__file__).parent
     result = wordkiln("demo", "--corpus", package, "--include", "*.py", "--scale", 0.003, "-o", "out", cwd=folder)

@@ -40,7 +40,7 @@ class CausalLM(nn.Module):
         if config.is_recurrent:
             initialise_recurrent(self, config.hidden_size, tied=config.tie_word_embeddings)
         else:
-            initialise_transformer(self, config.num_hidden_layers)
+            initialise_transformer(self, config.hidden_size, config.num_hidden_layers)
 
     @property
     def output_weight(self) -> Tensor:
