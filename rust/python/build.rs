@@ -43,11 +43,22 @@ fn configure(csrc: &Path, build_dir: &Path, python: &Path) {
     let pybind11_dir = output(Command::new("pybind11-config").arg("--cmakedir"));
     let mut cmake = Command::new("cmake");
     cmake.arg("-S").arg(csrc).arg("-B").arg(build_dir).args(["-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release"]);
+    if configured_for_another(csrc, build_dir) {
+        // A target folder that clones share, as CI's is: CMake refuses a cache made for other sources.
+        cmake.arg("--fresh");
+    }
     // By name, not by path: a build environment's full path dies with it and CMake would keep it in its cache.
     cmake.arg("-DCMAKE_MAKE_PROGRAM=ninja");
     cmake.arg(format!("-DPython_EXECUTABLE={}", python.display()));
     cmake.arg(format!("-Dpybind11_DIR={}", pybind11_dir.trim()));
     run(&mut cmake);
+}
+
+fn configured_for_another(csrc: &Path, build_dir: &Path) -> bool {
+    let Ok(cache) = fs::read_to_string(build_dir.join("CMakeCache.txt")) else { return false };
+    let home = cache.lines().find_map(|line| line.strip_prefix("CMAKE_HOME_DIRECTORY:INTERNAL="));
+    let canonical = |path: &Path| fs::canonicalize(path).ok();
+    home.is_none_or(|home| canonical(Path::new(home)) != canonical(csrc))
 }
 
 fn run(command: &mut Command) {
