@@ -9,11 +9,11 @@ nothing repeats and caches meet what they would meet in a real corpus.
 
 from __future__ import annotations
 
-import base64
 import gzip
 import hashlib
 import io
 import json
+import lzma
 import os
 import random
 import re
@@ -22,10 +22,11 @@ import sys
 import tarfile
 from collections.abc import Callable, Iterator
 from functools import cache
-from html.parser import HTMLParser
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
+
+from corpus_readers import damaged, glosses, html, plain, roff, translated
 
 FOLDER = Path(os.environ.get("WORDKILN_BENCH_CORPUS", "~/.cache/wordkiln/bench-corpus")).expanduser()
 DATA = Path(os.environ.get("WORDKILN_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -40,77 +41,6 @@ class Source(NamedTuple):
     path: str
     read: Callable[[bytes], str]
     megabytes: float
-
-
-def plain(data: bytes) -> str:
-    return data.decode("utf-8")
-
-
-def damaged(data: bytes) -> str:
-    return re.sub("[\x80-\x9f]", "", data.decode("utf-8", "replace").replace("\ufffd", "'"))
-
-
-def glosses(data: bytes) -> str:
-    """The definitions of a WordNet file, without its numbers."""
-    return "\n\n".join(line.partition(" | ")[2].strip() for line in data.decode("utf-8", "replace").splitlines())
-
-
-def roff(data: bytes) -> str:
-    """A manual page without its macros; their arguments stay."""
-    text = re.sub(r"(?m)^[.'](\\\"|ig|de|if|ie|el|tr|ds|nr|so|hy|ad).*\n", "", data.decode("utf-8"))
-    text = re.sub(r"(?m)^[.']\s*(PP|P|LP|SH|SS|TP|IP)\b", "\n", text)
-    text = re.sub(r"(?m)^[.']\s*[A-Za-z]{1,3}\b ?", "", text)
-    text = re.sub(r"\\(f(\[[^]]*\]|\(..|.)|s[-+]?\d+|[&%/,|^:])", "", text)
-    return re.sub(r"\\\((..)", _roff_character, text).replace("\\-", "-").replace("\\e", "\\")
-
-
-def _roff_character(match: re.Match[str]) -> str:
-    return {"aq": "'", "dq": '"', "bu": "•", "em": "—", "en": "–", "co": "©", "lq": "“", "rq": "”"}.get(match[1], "")
-
-
-class _Text(HTMLParser):
-    HIDDEN = frozenset({"script", "style", "nav", "header", "footer", "title", "aside"})
-    PARAGRAPHS = frozenset(
-        {"p", "div", "h1", "h2", "h3", "h4", "h5", "h6", "pre", "ul", "ol", "dl", "table", "section"}
-    )
-    LINES = frozenset({"li", "dt", "dd", "tr", "br"})
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.pieces: list[str] = []
-        self.hidden = 0
-        self.verbatim = 0
-
-    def handle_starttag(self, tag: str, attrs: object) -> None:
-        self.hidden += tag in self.HIDDEN
-        self.verbatim += tag == "pre"
-        self._break(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        self.hidden -= tag in self.HIDDEN and self.hidden > 0
-        self.verbatim -= tag == "pre" and self.verbatim > 0
-        self._break(tag)
-
-    def handle_data(self, data: str) -> None:
-        if not self.hidden:
-            self.pieces.append(data if self.verbatim else re.sub(r"\s+", " ", data))
-
-    def _break(self, tag: str) -> None:
-        if tag in self.PARAGRAPHS or tag in self.LINES:
-            self.pieces.append("\n\n" if tag in self.PARAGRAPHS else "\n")
-
-
-def html(data: bytes) -> str:
-    parser = _Text()
-    parser.feed(data.decode("utf-8"))
-    text = re.sub(r"[ \t]*\n[ \t]?", "\n", "".join(parser.pieces))
-    return re.sub(r"\n{3,}", "\n\n", text).strip()
-
-
-def translated(data: bytes) -> str:
-    """A translated page without the paragraphs that nobody has translated."""
-    paragraphs = html(data).split("\n\n")
-    return "\n\n".join(paragraph for paragraph in paragraphs if len(paragraph) < 20 or not paragraph.isascii())
 
 
 ENGLISH = (
@@ -198,63 +128,6 @@ def available(name: str) -> bool:
 def _manifest() -> dict[str, dict]:
     path = FOLDER / "manifest.json"
     return json.loads(path.read_text()) if path.exists() else {}
-
-
-def hostile(case: str, megabytes: int = 1) -> str:
-    """One of the HOSTILE texts, `megabytes` long in UTF-8 (but for a part of a character)."""
-    return "".join(HOSTILE[case](random.Random(f"{case} {part}")) for part in range(megabytes))
-
-
-def _of(alphabet: str) -> Callable[[random.Random], str]:
-    size = sum(len(character.encode()) for character in alphabet) / len(alphabet)
-    return lambda rng: "".join(rng.choices(alphabet, k=int(MEGABYTE / size)))
-
-
-def _of_clusters(*clusters: str) -> Callable[[random.Random], str]:
-    size = sum(len(cluster.encode()) for cluster in clusters) / len(clusters)
-    return lambda rng: "".join(rng.choices(clusters, k=int(MEGABYTE / size)))
-
-
-def _base64(rng: random.Random) -> str:
-    return base64.b64encode(rng.randbytes(MEGABYTE * 3 // 4)).decode()
-
-
-def _unique_words(rng: random.Random) -> str:
-    letters = "".join(rng.choices(LETTERS, k=MEGABYTE * 9 // 10))
-    return "".join(letters[i : i + 9] + " " for i in range(0, len(letters), 9))
-
-
-def _chinese(rng: random.Random) -> str:
-    """Real Chinese without anything between the characters: one pre-token."""
-    characters = _han()
-    start = rng.randrange(len(characters))
-    return (characters[start:] + characters[:start])[: MEGABYTE // 3]
-
-
-@cache
-def _han() -> str:
-    return "".join(re.findall("[\u4e00-\u9fff]+", "".join(documents("multilingual"))))
-
-
-LETTERS = "abcdefghijklmnopqrstuvwxyz"
-MARKS = "".join(map(chr, range(0x300, 0x370)))
-HOSTILE: dict[str, Callable[[random.Random], str]] = {
-    "one letter": lambda rng: "a" * MEGABYTE,
-    "two letters": lambda rng: "ab" * (MEGABYTE // 2),
-    "spaces": lambda rng: " " * MEGABYTE,
-    "newlines": lambda rng: "\n" * MEGABYTE,
-    "dashes": lambda rng: "-" * MEGABYTE,
-    "digits": _of("0123456789"),
-    "punctuation": _of("!@#$%^&*()-_=+[]{};:,.<>/?|~`"),
-    "emoji, joiners": _of_clusters("👨‍👩‍👧‍👦", "🏳️‍🌈", "👍🏽", "❤️", "🇩🇪", "क्षि", "ล้ำ", "e\u0301", "\u200d", "\ufe0f"),
-    "combining marks": lambda rng: "".join("a" + "".join(rng.choices(MARKS, k=50)) for _ in range(MEGABYTE // 101)),
-    "base64": _base64,
-    "random lower case": _of(LETTERS),
-    "random upper case": _of(LETTERS.upper()),
-    "unique words": _unique_words,
-    "random Latin-1": _of("".join(map(chr, range(256)))),
-    "Chinese": _chinese,
-}
 
 
 def build() -> None:
@@ -362,8 +235,6 @@ def _lines_of(text: str) -> int:
 
 
 def _chinese_literature() -> list[str]:
-    import lzma
-
     texts = []
     for path in sorted((DATA / "chinese-novels").glob("*.xz")):
         texts += _cut(lzma.decompress(path.read_bytes()).decode("utf-8"))

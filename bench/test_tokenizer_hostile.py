@@ -1,6 +1,6 @@
 """Text made to hurt: the worst CPU seconds for a megabyte, growth with length, and what caches keep."""
 
-import corpus
+import hostile_texts
 import pairs
 import peers_tokenizer as peers
 import pytest
@@ -47,7 +47,7 @@ def test_hostile_megabytes():
 
 def measure(library):
     """[CPU seconds, number of ids, fingerprint] of each case, or in words why there is none."""
-    every = dict.fromkeys(corpus.HOSTILE, 1)
+    every = dict.fromkeys(hostile_texts.HOSTILE, 1)
     try:
         return run(library, every)
     except tokenizer_worker.DiedError:

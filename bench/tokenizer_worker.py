@@ -9,6 +9,7 @@ import ctypes
 import gc
 import json
 import os
+import random
 import resource
 import subprocess
 import sys
@@ -17,8 +18,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import corpus
+import hostile_texts
 import numpy as np
 import peers_tokenizer as peers
+import peers_trainers
 
 WARM_UP = "A short text to warm up with, 123."
 CALLS = 20_000
@@ -181,7 +184,7 @@ def train(
     _forget_peak()
     start = time.perf_counter()
     source = None if texts is None else iter(texts)
-    learned = peers.train(library, source, path, vocab_size, pattern, threads)
+    learned = peers_trainers.train(library, source, path, vocab_size, pattern, threads)
     seconds = time.perf_counter() - start
     growth = _resident("VmHWM") - held
     tokens = learned()
@@ -195,7 +198,7 @@ def hostile(library: str, vocabulary: str, cases: dict[str, int], threads: int) 
     """
     one = peers.load(library, vocabulary, threads).one
     one(WARM_UP)
-    return {case: _cpu_seconds(one, corpus.hostile(case, size)) for case, size in cases.items()}
+    return {case: _cpu_seconds(one, hostile_texts.hostile(case, size)) for case, size in cases.items()}
 
 
 def _cpu_seconds(one: Callable[[str], list[int]], text: str) -> list:
@@ -220,10 +223,8 @@ def growth(library: str, vocabulary: str, megabytes: int, threads: int) -> dict:
 
 
 def _unique_words(megabytes: int) -> Iterator[list[str]]:
-    import random
-
     for part in range(megabytes):
-        yield [corpus.HOSTILE["unique words"](random.Random(f"growth {part}"))]
+        yield [hostile_texts.HOSTILE["unique words"](random.Random(f"growth {part}"))]
 
 
 def _kept() -> float:
