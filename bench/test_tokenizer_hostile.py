@@ -63,7 +63,7 @@ def measure_alone(library, case):
 
 def run(library, cases):
     return tokenizer_worker.run(
-        "hostile", library=library, vocabulary="cl100k", cases=cases, timeout=10 + 10 * len(cases)
+        "hostile", library=library, vocabulary="cl100k", cases=cases, timeout=20 + sum(cases.values())
     )
 
 
