@@ -16,19 +16,19 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Row:
-    """Medians of one piece of work; `ratio` is the median over rounds of peer time / our time."""
+    """Medians of one piece of work; `ratio` is how many times better ours is, the median over rounds."""
 
     work: str
     peer: str
-    ours_seconds: float
-    peer_seconds: float
+    ours: str
+    theirs: str
     ratio: float
-    unit: str
-    per_second: float
-    limit: str
+    verdict: str = ""
+    rate: str = ""
 
 
 ROWS: list[Row] = []
+NOTES: list[str] = []
 
 
 def compare(
@@ -57,23 +57,31 @@ def compare(
         rounds: How many times each is run after one warm-up.
     """
     equal(ours(), theirs())
-    pairs = []
+    times = []
     for _ in range(rounds):
-        ours_seconds = _time(ours)
-        pairs.append((ours_seconds, _time(theirs)))
-    our_median = statistics.median(pair[0] for pair in pairs)
+        our_seconds = _time(ours)
+        times.append((our_seconds, _time(theirs)))
+    per_second = amount / statistics.median(ours for ours, _ in times)
+    limit = "" if limit_per_second is None else f" {per_second / limit_per_second:.2f} of the limit"
     row = Row(
         work=work,
         peer=peer,
-        ours_seconds=our_median,
-        peer_seconds=statistics.median(pair[1] for pair in pairs),
-        ratio=statistics.median(theirs / ours for ours, theirs in pairs),
-        unit=unit,
-        per_second=amount / our_median,
-        limit="" if limit_per_second is None else f"{amount / our_median / limit_per_second:.2f} of the limit",
+        ours=milliseconds(statistics.median(ours for ours, _ in times)),
+        theirs=milliseconds(statistics.median(theirs for _, theirs in times)),
+        ratio=statistics.median(theirs / ours for ours, theirs in times),
+        rate=f"{per_second:,.1f} {unit}/s{limit}",
     )
     ROWS.append(row)
     return row
+
+
+def judge(value: float, must: float, moonshot: float | None = None, *, least: bool = True) -> str:
+    """Whether `value` reaches what it must, and what is hoped for; it counts up from a least or down from a most."""
+    reaches = float.__ge__ if least else float.__le__
+    goals = f"{must:.3g}" if moonshot is None else f"{must:.3g}, hoped {moonshot:.3g}"
+    if not reaches(float(value), float(must)):
+        return f"SHORT of {goals}"
+    return f"beyond {goals}" if moonshot is not None and reaches(float(value), float(moonshot)) else f"reaches {goals}"
 
 
 def report() -> str:
@@ -81,22 +89,20 @@ def report() -> str:
     from wordkiln import get_num_threads
 
     lines = [
-        f"{get_num_threads()} threads; load average {os.getloadavg()[0]:.1f}; times are medians, ratio = peer / ours",
-        f"{'work':<58} {'ours':>10} {'peer':>10} {'ratio':>6}  rate",
+        f"{get_num_threads()} threads; load average {os.getloadavg()[0]:.1f}; medians; ratio: times ours is better",
+        f"{'work':<58} {'ours':>10} {'peer':>10} {'ratio':>6}  ",
     ]
     for row in ROWS:
-        lines.append(
-            f"{row.work:<58} {_milliseconds(row.ours_seconds):>10} {_milliseconds(row.peer_seconds):>10} "
-            f"{row.ratio:>6.2f}  {row.per_second:,.1f} {row.unit}/s {row.limit} (peer: {row.peer})"
-        )
-    return "\n".join(lines)
+        details = "; ".join(filter(None, [row.verdict, row.rate, f"peer: {row.peer}"]))
+        lines.append(f"{row.work:<58} {row.ours:>10} {row.theirs:>10} {row.ratio:>6.2f}  {details}")
+    return "\n".join(lines + sorted(set(NOTES)))
+
+
+def milliseconds(seconds: float) -> str:
+    return f"{seconds * 1000:.2f} ms"
 
 
 def _time(work: Callable[[], Any]) -> float:
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
-
-
-def _milliseconds(seconds: float) -> str:
-    return f"{seconds * 1000:.2f} ms"
