@@ -2,6 +2,7 @@
 
 import base64
 import random
+import string
 import subprocess
 import sys
 
@@ -40,8 +41,8 @@ def hostile(tmp_path_factory):
     folder = tmp_path_factory.mktemp("hostile")
     characters = [chr(code) for code in range(0x4E00, 0x5E00)]
     texts = {
-        "words": "".join(f"{source.getrandbits(40):x} " for _ in range(900_000)),
-        "chinese": "".join(source.choices(characters, k=3_000_000)),
+        "words": " ".join("".join(source.choices(string.ascii_letters, k=8)) for _ in range(500_000)),
+        "chinese": "".join(source.choices(characters, weights=[1 / rank for rank in range(1, 4097)], k=3_000_000)),
         "base64": base64.b64encode(source.randbytes(7_000_000)).decode(),
         "dna": "".join(source.choices("ACGT", k=9_000_000)),
     }

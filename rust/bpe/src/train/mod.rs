@@ -220,8 +220,10 @@ fn merge_all<I: Id>(
         return Ok(Vec::new());
     }
     let text = Text::<I>::new(counts, start, cancel)?;
-    // A quarter of the memory for places (4 bytes) and a quarter for pairs (24 bytes, up to three quarters empty).
-    let share = options.max_memory.map_or(usize::MAX, |limit| limit as usize / 4);
+    // What the text leaves, half of it for places (4 bytes) and half for pairs (24 bytes, up to three quarters empty).
+    // Lists of new places may grow to the size of the text before a new stage starts.
+    let taken = text.ids.len() * (size_of::<I>() + 4);
+    let share = options.max_memory.map_or(usize::MAX, |limit| (limit as usize / 4 * 3).saturating_sub(taken) / 2);
     let wanted = Wanted {
         merges,
         min_frequency: options.min_frequency,
