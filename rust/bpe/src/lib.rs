@@ -20,5 +20,5 @@ pub use pretokenize::{Pattern, pretokenize};
 pub use special::{Allowed, SpecialToken};
 pub use stream::{DecodeStream, lossy_utf8};
 pub use tokenizer::{Encoded, Tokenizer};
-pub use train::{Progress, TrainOptions, Trainer};
+pub use train::{Corpus, LEAST_MEMORY, Progress, Ties, TrainOptions, Trainer};
 pub use vocabulary::MAX_VOCABULARY;
