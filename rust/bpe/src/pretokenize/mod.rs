@@ -11,6 +11,7 @@ mod window;
 pub use window::ENDS;
 
 use crate::Error;
+use crate::unicode::{LETTER, SPACE, char_at};
 use window::{Cut, Isa};
 
 /// A way to cut text into pre-tokens.
@@ -133,12 +134,28 @@ impl Pattern {
         match self {
             Self::Bytes => at.min(text.len()),
             Self::None => text.len(),
-            // No pattern joins a letter to the line break before it.
-            _ => text
-                .get(at..)
-                .and_then(|rest| rest.windows(2).position(|pair| pair[0] == b'\n' && pair[1].is_ascii_alphabetic()))
-                .map_or(text.len(), |found| at + found + 1),
+            _ => self.letter_end(text, at),
         }
+    }
+}
+
+impl Pattern {
+    /// The next place where a letter stands before white space or punctuation that it is not joined to.
+    fn letter_end(self, text: &[u8], at: usize) -> usize {
+        let is_first = |byte: &u8| byte & 0xc0 != 0x80;
+        let aligned = text.get(at..).and_then(|rest| rest.iter().position(is_first));
+        let mut at = aligned.map_or(text.len(), |skipped| at + skipped);
+        let mut before = 0;
+        while at < text.len() {
+            let (class, length) = char_at(text, at);
+            let apart = class & SPACE != 0 || class == 0 && text[at] != b'\'' && self != Self::Whitespace;
+            if before & LETTER != 0 && apart {
+                return at;
+            }
+            before = class;
+            at += length;
+        }
+        text.len()
     }
 }
 
