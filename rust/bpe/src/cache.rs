@@ -1,6 +1,9 @@
 //! Ids of pre-tokens met before, in bounded memory: a new pre-token takes the place of an older one.
 
 use std::hash::{BuildHasher, RandomState};
+use std::ops::{Deref, DerefMut};
+
+use memmap2::MmapMut;
 
 /// Longest pre-token whose bytes are its key: with its length it fills 16 bytes.
 pub const SHORT: usize = 15;
@@ -49,6 +52,54 @@ struct Slot {
 #[repr(align(64))]
 struct Bucket([Slot; 2]);
 
+/// Buckets in pages of 2 MiB where the system has them: their places are random, and so few pages need no looking up.
+#[derive(Debug)]
+struct Buckets {
+    memory: Option<MmapMut>,
+    small: Vec<Bucket>,
+}
+
+impl Buckets {
+    fn new(size: usize) -> Self {
+        let memory = if size == FIRST_BUCKETS { None } else { MmapMut::map_anon(size * size_of::<Bucket>()).ok() };
+        #[cfg(target_os = "linux")]
+        if let Some(memory) = &memory {
+            // A wish: smaller pages do as well.
+            let _ = memory.advise(memmap2::Advice::HugePage);
+        }
+        let small = if memory.is_none() { vec![Bucket::default(); size] } else { Vec::new() };
+        Self { memory, small }
+    }
+}
+
+impl Deref for Buckets {
+    type Target = [Bucket];
+
+    #[inline(always)]
+    fn deref(&self) -> &[Bucket] {
+        match &self.memory {
+            // SAFETY: the map starts at a page, holds whole buckets, and any bytes, its zeros too, are buckets.
+            Some(memory) => unsafe {
+                std::slice::from_raw_parts(memory.as_ptr().cast(), memory.len() / size_of::<Bucket>())
+            },
+            None => &self.small,
+        }
+    }
+}
+
+impl DerefMut for Buckets {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut [Bucket] {
+        match &mut self.memory {
+            // SAFETY: as above.
+            Some(memory) => unsafe {
+                std::slice::from_raw_parts_mut(memory.as_mut_ptr().cast(), memory.len() / size_of::<Bucket>())
+            },
+            None => &mut self.small,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, Default)]
 struct LongSlot {
     hash: u64,
@@ -63,7 +114,7 @@ struct LongSlot {
 #[derive(Debug)]
 pub struct Cache {
     seed: u64,
-    buckets: Vec<Bucket>,
+    buckets: Buckets,
     kept: usize,
     long: Vec<LongSlot>,
     long_bytes: Vec<u8>,
@@ -74,7 +125,7 @@ impl Cache {
     pub fn new() -> Self {
         Self {
             seed: RandomState::new().hash_one(0) | 1,
-            buckets: vec![Bucket::default(); FIRST_BUCKETS],
+            buckets: Buckets::new(FIRST_BUCKETS),
             kept: 0,
             long: Vec::new(),
             long_bytes: Vec::new(),
@@ -93,7 +144,7 @@ impl Cache {
     #[cold]
     fn rehash(&mut self) {
         let size = (self.buckets.len() * 8).min(MOST_BUCKETS);
-        let old = std::mem::replace(&mut self.buckets, vec![Bucket::default(); size]);
+        let old = std::mem::replace(&mut self.buckets, Buckets::new(size));
         self.kept = 0;
         for slot in old.iter().flat_map(|bucket| bucket.0.iter().rev()).filter(|slot| slot.key != 0) {
             self.keep(*slot);
