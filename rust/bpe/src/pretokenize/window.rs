@@ -175,7 +175,7 @@ fn runs<const DIGITS: usize, const TRAILING: bool>(view: &View) -> u64 {
         let end = start + (!(plain >> start)).trailing_zeros() as usize;
         let another_line = newline & bit(end) != 0;
         let at_the_end = end >= view.length;
-        if !another_line && !(TRAILING && at_the_end) {
+        if !(another_line || TRAILING && at_the_end) {
             starts |= bit(start);
         }
     }
