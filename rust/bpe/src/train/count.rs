@@ -98,9 +98,18 @@ impl PieceCounts {
         text: &[u8],
         start: usize,
         end: usize,
-        pattern: Pattern,
+        pattern: &Pattern,
         cancel: &Cancel,
     ) -> Result<(), Error> {
+        if let Some(cutter) = pattern.cutter() {
+            return cutter.cut(&text[start..end], cancel, &mut |from, to| {
+                let piece = &text[start + from..start + to];
+                if piece.len() > 1 {
+                    self.increase(piece, hash(piece), 1);
+                }
+                Ok(())
+            });
+        }
         let mut at = start;
         let mut pieces = 0;
         while at < end {
@@ -136,9 +145,9 @@ struct Part<'a> {
 
 /// Counts texts in rounds of about `round` bytes, the parts of a round on all threads, and gives each round's counts
 /// (one call for each thread) and bytes to `add`. What is counted does not depend on the cuts.
-pub fn count_texts(
-    texts: &[&[u8]],
-    pattern: Pattern,
+pub fn count_texts<'a>(
+    texts: &'a [&'a [u8]],
+    pattern: &'a Pattern,
     round: usize,
     cancel: &Cancel,
     mut add: impl FnMut(&PieceCounts, usize) -> Result<(), Error>,
@@ -172,7 +181,7 @@ pub fn count_texts(
 struct Parts<'a> {
     text: &'a [u8],
     at: usize,
-    pattern: Pattern,
+    pattern: &'a Pattern,
 }
 
 impl<'a> Iterator for Parts<'a> {
@@ -200,13 +209,13 @@ mod tests {
         let text = line.repeat(PART / line.len() * 5 / 4);
         for pattern in Pattern::ALL {
             let mut total = PieceCounts::default();
-            count_texts(&[text.as_bytes()], pattern, PART, &Cancel::new(), |counts, _| {
+            count_texts(&[text.as_bytes()], &pattern, PART, &Cancel::new(), |counts, _| {
                 total.add(counts);
                 Ok(())
             })
             .unwrap();
             let mut expected: BTreeMap<&[u8], u64> = BTreeMap::new();
-            for piece in pretokenize(text.as_bytes(), pattern).filter(|piece| piece.len() > 1) {
+            for piece in pretokenize(text.as_bytes(), &pattern).unwrap().into_iter().filter(|piece| piece.len() > 1) {
                 *expected.entry(piece).or_default() += 1;
             }
             assert_eq!(total.iter().collect::<BTreeMap<_, _>>(), expected, "{pattern:?}");

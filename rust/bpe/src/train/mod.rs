@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use memmap2::Mmap;
 
 use crate::merges::Merge;
-use crate::special::SpecialToken;
+use crate::special::{Flags, SpecialToken};
 use crate::tokenizer::{Parts, Tokenizer};
 use crate::vocabulary::{BYTE_ORDER, ByteSpelling, MAX_VOCABULARY};
 use crate::{Cancel, Error, Pattern};
@@ -94,8 +94,8 @@ impl Trainer {
     pub fn feed(&mut self, texts: &[&[u8]], cancel: &Cancel, progress: &Progress) -> Result<(), Error> {
         let limit = self.options.max_memory;
         let round = limit.map_or(ROUND, |limit| (limit as usize / 16).clamp(LEAST_ROUND, ROUND));
-        let pattern = self.options.pattern;
-        count_texts(texts, pattern, round, cancel, |counted, bytes| {
+        let pattern = self.options.pattern.clone();
+        count_texts(texts, &pattern, round, cancel, |counted, bytes| {
             self.counts.add(counted);
             progress.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
             self.check_memory()
@@ -156,7 +156,8 @@ fn parts(options: &TrainOptions, pairs: &[(u32, u32)]) -> Parts {
     let first = tokens.len() as u32;
     let specials = (first..)
         .zip(&options.special_tokens)
-        .map(|(id, content)| SpecialToken { content: content.clone(), id, special: true })
+        .map(|(id, content)| SpecialToken { content: content.clone(), id, special: true, flags: Flags::default() })
         .collect();
-    Parts { pattern: options.pattern, tokens, merges, specials, whole_pieces: false, post_processor: None }
+    let pattern = options.pattern.clone();
+    Parts { pattern, tokens, merges, specials, whole_pieces: false, nfc: false, post_processor: None }
 }
