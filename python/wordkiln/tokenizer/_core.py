@@ -76,8 +76,8 @@ class Core(_rust.TokenizerCore):
             truncation: What a text with more ids than `max_length` loses: its end ("right") or its start ("left");
                 "error" refuses it.
             padding_side: Where the padding stands.
-            pad_id: The id of the padding; None for `pad_id` of the tokenizer's settings, else `end_id`, else 0. The mask
-                tells padding from text whatever its id.
+            pad_id: The id of the padding; None for the settings' pad_token, else `end_id`, else 0. The mask tells
+                padding from text whatever its id.
             allowed_special: As for `encode`.
             disallowed_special: As for `encode`.
 

@@ -161,12 +161,22 @@ class LibraryTokenizer(Tokenizer):
                     "or pass disallowed_special=() to encode it as ordinary text"
                 )
         if not any(token in text for token in specials.keys() - allowed):
-            return self._backend.encode(text, with_specials=bool(allowed))
+            return self._backend.encode(text, with_specials=True) if allowed else self._ordinary(text)
         ids: list[int] = []
         parts = re.split(f"({'|'.join(map(re.escape, allowed))})", text) if allowed else [text]
         for part in filter(None, parts):
-            ids += [specials[part]] if part in allowed else self._backend.encode(part, with_specials=False)
+            ids += [specials[part]] if part in allowed else self._ordinary(part)
         return ids
+
+    def _ordinary(self, text: str) -> list[int]:
+        ids = self._backend.encode(text, with_specials=False)
+        specials = self._backend.specials
+        if not set(specials.values()) & set(ids):
+            return ids
+        # The library's model knows the token's text as an ordinary piece: cut it after its first character.
+        cuts = (f"(?<={re.escape(token[0])})(?={re.escape(token[1:])})" for token in specials if len(token) > 1)
+        parts = filter(None, re.split("|".join(cuts), text))
+        return [id for part in parts for id in self._backend.encode(part, with_specials=False)]
 
     def count(
         self, text: str | bytes, *, allowed_special: Special = frozenset(), disallowed_special: Special = "all"

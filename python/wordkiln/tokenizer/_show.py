@@ -40,7 +40,7 @@ def _colored(piece: str, number: int) -> str:
 
 
 def _readable(token: bytes) -> str:
-    """The token's text; bytes that are not whole characters as \\xNN, and controls as signs or escapes."""
+    """The token's text, with escapes for bytes that are no whole character and signs for controls."""
     text = token.decode("utf-8", "backslashreplace")
     return "".join(_VISIBLE.get(char) or (char if char.isprintable() else _escaped(char)) for char in text)
 

@@ -205,7 +205,8 @@ class Tokenizer(Core):
 
         Args:
             path: The file: a line for each token, base64 and rank.
-            pattern: One of PATTERNS, or a regex; "cl100k" for cl100k_base, "o200k" for o200k_base, "gpt2" for r50k_base.
+            pattern: One of PATTERNS ("cl100k" for cl100k_base, "o200k" for o200k_base, "gpt2" for r50k_base), or a
+                regex.
             special_tokens: Special tokens and their ids.
 
         Raises:
