@@ -7,6 +7,7 @@ use rustc_hash::FxHashMap;
 use sha2::{Digest, Sha256};
 
 use crate::cache::Cache;
+use crate::front::{Chosen, Front, Part, Piece};
 use crate::merges::{Merge, PairTable, Scratch};
 use crate::special::{Allowed, Rules, SpecialToken, Specials};
 use crate::vocabulary::{MAX_VOCABULARY, Vocabulary};
@@ -22,6 +23,8 @@ pub struct Parts {
     pub specials: Vec<SpecialToken>,
     /// A pre-token that is itself a token is not built by merges (`ignore_merges`; tiktoken's way).
     pub whole_pieces: bool,
+    /// Text is brought into NFC before it is cut.
+    pub nfc: bool,
     /// tokenizer.json's `post_processor`, kept to be written back; JSON.
     pub post_processor: Option<String>,
 }
@@ -35,6 +38,7 @@ pub struct Tokenizer {
     table: PairTable,
     byte_ids: [u32; 256],
     specials: Specials,
+    front: Option<Front>,
     size: usize,
     whole_pieces: Option<FxHashMap<Box<[u8]>, u32>>,
     post_processor: Option<String>,
@@ -49,6 +53,12 @@ pub struct Encoded {
     pub ids: Vec<u32>,
     /// Where each text starts in `ids`, and the end of the last.
     pub offsets: Vec<i64>,
+}
+
+/// What to look for in the texts of a call besides ordinary text.
+pub(crate) struct Plan<'a> {
+    rules: Rules<'a>,
+    chosen: Option<Chosen<'a>>,
 }
 
 /// What one thread needs to encode; kept between calls for its cache.
@@ -67,7 +77,7 @@ const BATCH: usize = 1 << 15;
 
 impl Tokenizer {
     pub(crate) fn new(parts: Parts) -> Result<Self, Error> {
-        let Parts { pattern, tokens, merges, specials, whole_pieces, post_processor } = parts;
+        let Parts { pattern, tokens, merges, specials, whole_pieces, nfc, post_processor } = parts;
         let vocabulary = Vocabulary::new(&tokens)?;
         let size = specials.iter().map(|token| token.id as usize + 1).max().unwrap_or(0).max(vocabulary.len());
         if size > MAX_VOCABULARY {
@@ -82,8 +92,10 @@ impl Tokenizer {
         }
         let whole_pieces =
             whole_pieces.then(|| vocabulary.iter().map(|(id, bytes)| (bytes.into(), id)).collect::<FxHashMap<_, _>>());
+        let front = Front::new(nfc, &specials)?;
         Ok(Self {
             pattern,
+            front,
             merges,
             table,
             byte_ids,
@@ -98,8 +110,8 @@ impl Tokenizer {
     }
 
     /// How text is cut into pre-tokens.
-    pub fn pattern(&self) -> Pattern {
-        self.pattern
+    pub fn pattern(&self) -> &Pattern {
+        &self.pattern
     }
 
     /// One more than the highest id.
@@ -116,7 +128,8 @@ impl Tokenizer {
         &self.vocabulary
     }
 
-    pub(crate) fn merges(&self) -> &[Merge] {
+    /// The merges, in their order.
+    pub fn merges(&self) -> &[Merge] {
         &self.merges
     }
 
@@ -124,7 +137,13 @@ impl Tokenizer {
         self.whole_pieces.is_some()
     }
 
-    pub(crate) fn post_processor(&self) -> Option<&str> {
+    /// Whether text is brought into NFC before it is cut.
+    pub fn normalizes(&self) -> bool {
+        self.front.as_ref().is_some_and(Front::nfc)
+    }
+
+    /// tokenizer.json's `post_processor`, JSON: the special tokens that Hugging Face puts around a text.
+    pub fn post_processor(&self) -> Option<&str> {
         self.post_processor.as_deref()
     }
 
@@ -156,6 +175,12 @@ impl Tokenizer {
             for special in self.specials.tokens() {
                 field(&special.id.to_le_bytes());
                 field(special.content.as_bytes());
+                if !special.special || !special.flags.are_plain() {
+                    field(format!("{special:?}").as_bytes());
+                }
+            }
+            if self.normalizes() {
+                field(b"NFC");
             }
             hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
         })
@@ -169,9 +194,9 @@ impl Tokenizer {
         disallowed: &Allowed,
         cancel: &Cancel,
     ) -> Result<Vec<u32>, Error> {
-        let rules = self.specials.rules(allowed, disallowed)?;
+        let plan = self.plan(allowed, disallowed)?;
         let mut ids = Vec::with_capacity(text.len() / 4 + 4);
-        self.with_workspace(|workspace| self.encode_into(text, &rules, workspace, cancel, &mut ids))?;
+        self.with_workspace(|workspace| self.encode_into(text, &plan, workspace, cancel, &mut ids))?;
         Ok(ids)
     }
 
@@ -183,10 +208,10 @@ impl Tokenizer {
         disallowed: &Allowed,
         cancel: &Cancel,
     ) -> Result<Encoded, Error> {
-        let rules = self.specials.rules(allowed, disallowed)?;
+        let plan = self.plan(allowed, disallowed)?;
         let parts: Vec<Encoded> = batches(texts)
             .into_par_iter()
-            .map(|batch| self.encode_part(batch, &rules, cancel))
+            .map(|batch| self.encode_part(batch, &plan, cancel))
             .collect::<Result<_, _>>()?;
         let mut encoded = Encoded {
             ids: Vec::with_capacity(parts.iter().map(|part| part.ids.len()).sum()),
@@ -202,11 +227,11 @@ impl Tokenizer {
     }
 
     /// As [`Encoded`], but that `offsets` holds each text's end alone.
-    fn encode_part(&self, texts: &[&[u8]], rules: &Rules<'_>, cancel: &Cancel) -> Result<Encoded, Error> {
+    fn encode_part(&self, texts: &[&[u8]], plan: &Plan<'_>, cancel: &Cancel) -> Result<Encoded, Error> {
         let mut part = Encoded::default();
         self.with_workspace(|workspace| {
             for text in texts {
-                self.encode_into(text, rules, workspace, cancel, &mut part.ids)?;
+                self.encode_into(text, plan, workspace, cancel, &mut part.ids)?;
                 part.offsets.push(part.ids.len() as i64);
             }
             Ok(())
@@ -217,14 +242,17 @@ impl Tokenizer {
     fn encode_into(
         &self,
         text: &[u8],
-        rules: &Rules<'_>,
+        plan: &Plan<'_>,
         workspace: &mut Workspace,
         cancel: &Cancel,
         out: &mut Vec<u32>,
     ) -> Result<(), Error> {
-        rules.check(text)?;
+        if plan.chosen.is_some() {
+            return self.encode_walking(text, plan, workspace, cancel, out);
+        }
+        plan.rules.check(text)?;
         let mut at = 0;
-        if let Some(search) = rules.parsed() {
+        if let Some(search) = plan.rules.parsed() {
             while let Some((start, end, id)) = search.find(text, at) {
                 self.encode_ordinary(&text[at..start], workspace, cancel, out)?;
                 out.push(id);
@@ -241,6 +269,10 @@ impl Tokenizer {
         cancel: &Cancel,
         out: &mut Vec<u32>,
     ) -> Result<(), Error> {
+        if let Some(cutter) = self.pattern.cutter() {
+            return cutter
+                .cut(text, cancel, &mut |start, end| self.encode_known(text, start, end, workspace, cancel, out));
+        }
         let mut start = 0;
         let mut pieces = 0u32;
         while start < text.len() {
@@ -249,14 +281,83 @@ impl Tokenizer {
                 cancel.check()?;
             }
             let end = self.pattern.piece_end(text, start);
-            if let Some(place) = workspace.cache.get(text, start, end, out) {
-                let known = out.len();
-                self.encode_piece(&text[start..end], &mut workspace.scratch, cancel, out)?;
-                workspace.cache.put(place, &text[start..end], &out[known..]);
-            }
+            self.encode_known(text, start, end, workspace, cancel, out)?;
             start = end;
         }
         Ok(())
+    }
+
+    #[inline]
+    fn encode_known(
+        &self,
+        text: &[u8],
+        start: usize,
+        end: usize,
+        workspace: &mut Workspace,
+        cancel: &Cancel,
+        out: &mut Vec<u32>,
+    ) -> Result<(), Error> {
+        if let Some(place) = workspace.cache.get(text, start, end, out) {
+            let known = out.len();
+            self.encode_piece(&text[start..end], &mut workspace.scratch, cancel, out)?;
+            workspace.cache.put(place, &text[start..end], &out[known..]);
+        }
+        Ok(())
+    }
+
+    /// What to look for in a text, worked out once for a call.
+    pub(crate) fn plan(&self, allowed: &Allowed, disallowed: &Allowed) -> Result<Plan<'_>, Error> {
+        let rules = self.specials.rules(allowed, disallowed)?;
+        let chosen = self.front.as_ref().map(|front| front.choose(self.specials.tokens(), allowed)).transpose()?;
+        Ok(Plan { rules, chosen })
+    }
+
+    /// Calls `each` with the special tokens and the text between them, in the order of the text.
+    pub(crate) fn walk(
+        &self,
+        text: &[u8],
+        plan: &Plan<'_>,
+        cancel: &Cancel,
+        mut each: impl FnMut(&Part<'_>, Piece) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        plan.rules.check(text)?;
+        if let (Some(front), Some(chosen)) = (&self.front, &plan.chosen) {
+            return front.walk(text, chosen, cancel, each);
+        }
+        let part = Part::as_it_is(text);
+        let mut at = 0;
+        if let Some(search) = plan.rules.parsed() {
+            while let Some((start, end, id)) = search.find(text, at) {
+                if start > at {
+                    each(&part, Piece::Text { start: at, end: start })?;
+                }
+                each(&part, Piece::Token { id, start, end })?;
+                at = end;
+            }
+        }
+        if at < text.len() { each(&part, Piece::Text { start: at, end: text.len() }) } else { Ok(()) }
+    }
+
+    /// Appends the ids of ordinary text.
+    pub(crate) fn encode_text(&self, text: &[u8], cancel: &Cancel, out: &mut Vec<u32>) -> Result<(), Error> {
+        self.with_workspace(|workspace| self.encode_ordinary(text, workspace, cancel, out))
+    }
+
+    fn encode_walking(
+        &self,
+        text: &[u8],
+        plan: &Plan<'_>,
+        workspace: &mut Workspace,
+        cancel: &Cancel,
+        out: &mut Vec<u32>,
+    ) -> Result<(), Error> {
+        self.walk(text, plan, cancel, |part, piece| match piece {
+            Piece::Token { id, .. } => {
+                out.push(id);
+                Ok(())
+            }
+            Piece::Text { start, end } => self.encode_ordinary(&part.text[start..end], workspace, cancel, out),
+        })
     }
 
     fn encode_piece(

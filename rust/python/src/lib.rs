@@ -6,6 +6,7 @@ mod sampler;
 mod threads;
 mod tokenizer;
 mod tokenizer_stream;
+mod tokenizer_tables;
 mod tokenizer_train;
 
 use pyo3::prelude::*;
@@ -15,5 +16,6 @@ fn _rust(m: &Bound<'_, PyModule>) -> PyResult<()> {
     threads::register(m)?;
     sampler::register(m)?;
     tokenizer::register(m)?;
+    tokenizer_tables::register(m)?;
     tokenizer_train::register(m)
 }
