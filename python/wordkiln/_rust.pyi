@@ -60,14 +60,16 @@ class DecodeStream:
 def tokenizer_from_tiktoken(ranks: bytes, pattern: str, special_tokens: list[tuple[str, int]]) -> TokenizerCore: ...
 def pretokenize(text: str | bytes, pattern: str) -> list[bytes]: ...
 def train_tokenizer(
-    paths: list[str],
-    texts: Iterator[str | bytes] | None,
+    sources: list[tuple[list[str], Iterator[Any] | None, int, bool]],
     *,
     vocab_size: int,
-    pattern: str,
+    pattern: str | None,
     special_tokens: list[str],
     min_frequency: int,
     max_memory: int | None,
+    ties: str,
+    initial_alphabet: list[str],
+    base: TokenizerCore | None,
     progress: Callable[[str, int, int | None], object] | None,
 ) -> TokenizerCore: ...
 def derive_seed(seed: int, index: int) -> int: ...

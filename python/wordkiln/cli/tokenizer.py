@@ -35,13 +35,34 @@ def train(
     ),
     vocab_size: Annotated[int, typer.Option(help="Number of ids: 256 bytes, the merges, the special tokens.")] = 8000,
     pattern: Annotated[
-        str, typer.Option(help="How text is cut: gpt2, cl100k, o200k, llama3, qwen2, whitespace, bytes or none.")
-    ] = "cl100k",
+        str | None,
+        typer.Option(
+            help="How text is cut: gpt2, cl100k, o200k, llama3, qwen2, whitespace, bytes or none."
+            "  [default: cl100k, or that of --base]",
+            show_default=False,
+        ),
+    ] = None,
     special: Annotated[
-        list[str] | None, typer.Option(help="A special token; repeat for more.  [default: <|end|>]", show_default=False)
+        list[str] | None,
+        typer.Option(
+            help="A special token; repeat for more.  [default: <|end|>, or none with --base]", show_default=False
+        ),
     ] = None,
     min_frequency: Annotated[int, typer.Option(help="Merge no pair that is seen less often.")] = 1,
-    max_memory: Annotated[str | None, typer.Option(help="Memory that training may take, such as 2GB.")] = None,
+    max_memory: Annotated[
+        str, typer.Option(help="Memory that training may take; beyond it long words are cut and rare ones left out.")
+    ] = "2GB",
+    weight: Annotated[
+        list[int] | None,
+        typer.Option(help="How often a source counts; repeat, one for each source.", show_default=False),
+    ] = None,
+    alphabet: Annotated[str, typer.Option(help="Characters that get a token however rare they are.")] = "",
+    base: Annotated[
+        Path | None, typer.Option(help="A tokenizer to go on from; its ids stay.", show_default=False)
+    ] = None,
+    ties: Annotated[
+        str, typer.Option(help="Order of bytes among equally frequent pairs: alphabet or bytes.")
+    ] = "alphabet",
 ) -> None:
     """Learn a vocabulary from text and write tokenizer.json, which Hugging Face's tokenizers reads too.
 
@@ -59,9 +80,13 @@ def train(
             sources,
             vocab_size=vocab_size,
             pattern=pattern,
-            special_tokens=["<|end|>"] if special is None else special,
+            special_tokens=special,
             min_frequency=min_frequency,
             max_memory=max_memory,
+            weights=weight,
+            initial_alphabet=alphabet,
+            base=None if base is None else Tokenizer.load(base),
+            ties=ties,
             progress=progress,
         )
     tokenizer.save(output)

@@ -1,11 +1,11 @@
-"""What a tokenizer can be trained on: paths, or texts."""
+"""What a tokenizer can be trained on: paths, texts, or a table of counts."""
 
 from __future__ import annotations
 
 import itertools
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,34 @@ from wordkiln.errors import ArgumentError, FormatError, PathError
 
 _SUFFIXES = (".txt", ".jsonl")
 
-Source = str | os.PathLike[str] | Iterable[str | bytes | os.PathLike[str]]
+Source = str | os.PathLike[str] | Iterable[str | bytes | os.PathLike[str]] | Mapping[str, int] | Mapping[bytes, int]
+
+NativeSource = tuple[list[str], Iterator[Any] | None, int, bool]
+"""Files, or else texts; the weight; whether a text comes with its count."""
+
+_MOST = 2**32
+
+
+def read_sources(source: Source | Sequence[Source], weights: Sequence[int] | None) -> list[NativeSource]:
+    """One source, or with `weights` a list of them."""
+    if weights is None:
+        return [_native(source, 1)]  # type: ignore[arg-type]
+    weights = list(weights)
+    if not isinstance(source, list | tuple) or len(source) != len(weights):
+        raise ArgumentError(f"weights: source must be a list of {len(weights)} sources, one for each weight")
+    for weight in weights:
+        if isinstance(weight, bool) or not isinstance(weight, int) or not 1 <= weight <= _MOST:
+            raise ArgumentError(f"weights: {weight!r} must be an integer from 1 to {_MOST}")
+    return [_native(part, weight) for part, weight in zip(source, weights, strict=True)]
+
+
+def _native(source: Source, weight: int) -> NativeSource:
+    if isinstance(source, Mapping):
+        if not source:
+            raise ArgumentError("source: is empty")
+        return [], iter(source.items()), weight, True
+    files, texts = read_source(source)
+    return files, texts, weight, False
 
 
 def read_source(source: Source) -> tuple[list[str], Iterator[str | bytes] | None]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
 from wordkiln import _files, _rust
 from wordkiln.errors import ArgumentError, FormatError, PathError
-from wordkiln.tokenizer._sources import read_source
+from wordkiln.tokenizer._sources import Source, read_sources
 
 PATTERNS = ("gpt2", "cl100k", "o200k", "llama3", "qwen2", "whitespace", "bytes", "none")
 """How text can be cut into pre-tokens, the pieces that merges never cross."""
@@ -38,32 +38,48 @@ class Tokenizer(_rust.TokenizerCore):
     @classmethod
     def train(
         cls,
-        source: str | os.PathLike[str] | Iterable[str | bytes | os.PathLike[str]],
+        source: Source | Sequence[Source],
         *,
         vocab_size: int,
-        pattern: str = "cl100k",
-        special_tokens: Iterable[str] = ("<|end|>",),
+        pattern: str | None = None,
+        special_tokens: Iterable[str] | None = None,
         min_frequency: int = 1,
-        max_memory: int | str | None = None,
+        max_memory: int | str | None = "2GB",
+        weights: Sequence[int] | None = None,
+        initial_alphabet: Iterable[str] = (),
+        base: Tokenizer | None = None,
+        ties: str = "alphabet",
         progress: Progress | None = None,
     ) -> Self:
         """Learn a vocabulary: merge the most frequent pair of neighbours until `vocab_size` is reached.
 
-        Pairs that are equally frequent are merged in the order of their ids, the left one first; these are the merges
-        that Hugging Face's BpeTrainer makes. The result does not depend on the number of threads. Ids are the 256
-        bytes (in GPT-2's order), the merges, the special tokens.
+        Of pairs that are equally frequent the one with the smaller left id comes first, then the smaller right id;
+        these are the merges that Hugging Face's BpeTrainer makes. The result does not depend on the number of threads.
+        Ids are the 256 bytes (in GPT-2's order), the merges, the special tokens. Where a special token stands in the
+        text, the text is cut, and nothing is learned from it.
 
         Args:
-            source: What to learn from: a file or folder, several of them, or an iterable of texts (str or bytes). A
-                string alone is a path. A list of strings is read as paths if the first one exists, else as texts. In
-                a folder the .txt and .jsonl files count; a .jsonl file is a text for each line, its field "text"; any
-                other file is one text, read through a memory map, so it must not be shortened meanwhile.
-            vocab_size: The number of ids, at least 256 and the special tokens.
-            pattern: How text is cut before pairs are counted; one of PATTERNS. "cl100k" suits most text, "o200k" keeps
-                more scripts together, "none" merges across everything.
-            special_tokens: Texts that get an id of their own and are never cut.
+            source: What to learn from: a file or folder, several of them, an iterable of texts (str or bytes), or a
+                mapping from texts to how often they occur. A string alone is a path. A list of strings is read as paths
+                if the first one exists, else as texts. In a folder the .txt and .jsonl files count; a .jsonl file is a
+                text for each line, its field "text"; any other file is one text, read through a memory map, so it must
+                not be shortened meanwhile.
+            vocab_size: The number of ids, at least 256 (or those of `base`) and the new special tokens.
+            pattern: How text is cut before pairs are counted; one of PATTERNS. "cl100k" (the default, but for the
+                pattern of `base`) suits most text, "o200k" keeps more scripts together, "none" merges across
+                everything.
+            special_tokens: Texts that get an id of their own and are never cut; ("<|end|>",) by default, none with
+                `base`, which keeps its own.
             min_frequency: A pair that is seen less often is not merged.
-            max_memory: What training may take in bytes, or such as "2GB" or "512MiB"; None for no limit.
+            max_memory: What training may take besides the texts of an iterable, in bytes, or such as "2GB" or "512MiB";
+                at least 64 MiB, None for no limit. When more is needed, pre-tokens longer than 64, then 16 bytes are
+                cut to that length between characters; then the rarest are left out until half of the table is free.
+            weights: With them, `source` is a list of sources as above, and each counts as if it stood there as many
+                times as its weight says.
+            initial_alphabet: Characters that get a token before anything is learned, however rare they are.
+            base: A tokenizer to start from; its ids stay.
+            ties: The order of single bytes that decides ties: "alphabet", that of their ids (as Hugging Face has it),
+                or "bytes", by value (as rustbpe and bpeasy have it).
             progress: Called now and then as progress(phase, done, total): "reading" in bytes (total None for an
                 iterable), then "merging" in merges. An error that it raises stops the training.
 
@@ -73,16 +89,19 @@ class Tokenizer(_rust.TokenizerCore):
             PathError: A path is missing, or holds no text.
             FormatError: A line of a .jsonl file is not an object with "text".
         """
-        paths, texts = read_source(source)
+        if special_tokens is None:
+            special_tokens = () if base is not None else ("<|end|>",)
         return cls(
             _rust.train_tokenizer(
-                paths,
-                texts,
+                read_sources(source, weights),
                 vocab_size=_check_int("vocab_size", vocab_size, 256),
                 pattern=pattern,
                 special_tokens=_check_names(special_tokens),
                 min_frequency=_check_int("min_frequency", min_frequency, 1),
                 max_memory=_bytes(max_memory),
+                ties=ties,
+                initial_alphabet=_check_characters(initial_alphabet),
+                base=base,
                 progress=progress,
             )
         )
@@ -203,6 +222,14 @@ def _check_names(special_tokens: Iterable[str]) -> list[str]:
         if not isinstance(name, str) or not name.isprintable():
             raise ArgumentError(f"special_tokens: {name!r} must be a string of printable characters")
     return names
+
+
+def _check_characters(initial_alphabet: Iterable[str]) -> list[str]:
+    characters = list(initial_alphabet)
+    for character in characters:
+        if not isinstance(character, str) or len(character) != 1 or "\ud800" <= character <= "\udfff":
+            raise ArgumentError(f"initial_alphabet: {character!r} must be one character")
+    return characters
 
 
 def _bytes(size: int | str | None) -> int | None:

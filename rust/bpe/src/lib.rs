@@ -19,6 +19,6 @@ pub use formats::{from_json, from_tiktoken, to_json, to_tiktoken};
 pub use pretokenize::{Pattern, pretokenize};
 pub use special::{Allowed, SpecialToken};
 pub use stream::{DecodeStream, lossy_utf8};
-pub use tokenizer::{Encoded, Tokenizer};
-pub use train::{Progress, TrainOptions, Trainer};
+pub use tokenizer::{Encoded, Id, Tokenizer};
+pub use train::{Corpus, LEAST_MEMORY, Progress, Ties, TrainOptions, Trainer};
 pub use vocabulary::MAX_VOCABULARY;

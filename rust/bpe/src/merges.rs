@@ -15,8 +15,18 @@ pub struct Merge {
     pub result: u32,
 }
 
-/// Up to here looking through all pairs for the earliest is faster than a heap.
-const SHORT: usize = 48;
+/// Up to here looking through all pairs for the earliest is faster than a heap; longer pieces are encoded by
+/// windows of as many bytes.
+const SHORT: usize = 64;
+/// Most pieces are no longer than this, and less to look through.
+const TINY: usize = 16;
+/// Bits for a place in a window; the rest of a key is the rank.
+const PLACE_BITS: u32 = SHORT.trailing_zeros();
+/// Ranks from here on do not fit in a key.
+const RANKS: u32 = 1 << (31 - PLACE_BITS);
+/// How often a seam between windows is tried, and how many bytes a window must bring.
+const SEAMS: usize = 4;
+const LEAST: usize = SHORT / 4;
 /// Merges between two looks at the cancel flag.
 const CHECK: usize = 1 << 16;
 const NONE: u32 = u32::MAX;
@@ -27,6 +37,7 @@ pub struct PairTable {
     slots: Vec<Slot>,
     shift: u32,
     used: usize,
+    largest: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -43,7 +54,7 @@ impl PairTable {
     /// An empty table with room for `merges`.
     pub fn with_capacity(merges: usize) -> Self {
         let size = (merges * 2).next_power_of_two().max(16);
-        Self { slots: vec![EMPTY; size], shift: 64 - size.trailing_zeros(), used: 0 }
+        Self { slots: vec![EMPTY; size], shift: 64 - size.trailing_zeros(), used: 0, largest: 0 }
     }
 
     /// Adds a merge; false if the pair has one already.
@@ -57,6 +68,7 @@ impl PairTable {
         }
         self.slots[at] = Slot { left: merge.left, right: merge.right, rank, result: merge.result };
         self.used += 1;
+        self.largest = self.largest.max(rank);
         true
     }
 
@@ -66,7 +78,7 @@ impl PairTable {
             let at = larger.find(slot.left, slot.right);
             larger.slots[at] = *slot;
         }
-        larger.used = self.used;
+        (larger.used, larger.largest) = (self.used, self.largest);
         *self = larger;
     }
 
@@ -122,16 +134,22 @@ impl PairTable {
         cancel: &Cancel,
         out: &mut Vec<u32>,
     ) -> Result<(), Error> {
-        scratch.ids.clear();
-        scratch.ids.extend(piece.iter().map(|&byte| byte_ids[usize::from(byte)]));
-        if piece.len() <= SHORT {
-            self.merge_short(scratch);
-            out.extend_from_slice(&scratch.ids);
+        let known = out.len();
+        if piece.len() <= TINY && self.largest < RANKS {
+            let mut window = Window::<TINY>::new(piece, byte_ids);
+            window.merge(self);
+            window.write(window.starts, out);
             return Ok(());
         }
+        if self.largest < RANKS && self.merge_by_windows(piece, byte_ids, cancel, out)? {
+            return Ok(());
+        }
+        out.truncate(known);
         if u32::try_from(piece.len()).is_err() {
             return Err(Error::PieceTooLong(piece.len()));
         }
+        scratch.ids.clear();
+        scratch.ids.extend(piece.iter().map(|&byte| byte_ids[usize::from(byte)]));
         self.merge_long(scratch, cancel)?;
         let mut at = 0;
         while at < scratch.ids.len() {
@@ -141,32 +159,46 @@ impl PairTable {
         Ok(())
     }
 
-    /// O(n²) in the length, with the smallest constant.
-    fn merge_short(&self, scratch: &mut Scratch) {
-        let Scratch { ids, ranks, .. } = scratch;
-        ranks.clear();
-        ranks.extend(ids.windows(2).map(|pair| self.get(pair[0], pair[1]).0));
-        loop {
-            let mut best = NONE;
-            let mut at = 0;
-            for (index, &rank) in ranks.iter().enumerate() {
-                if rank < best {
-                    (best, at) = (rank, index);
-                }
+    /// O(n): windows that overlap, each encoded alone, the next from the start of one of the ids of the last. Where it
+    /// gives that id again, the ids around the seam are neighbours in one window's encoding; and ids of which all
+    /// neighbours are so are the encoding of the whole (docs/bpe.md). False if no such seam is found.
+    fn merge_by_windows(
+        &self,
+        piece: &[u8],
+        byte_ids: &[u32; 256],
+        cancel: &Cancel,
+        out: &mut Vec<u32>,
+    ) -> Result<bool, Error> {
+        let window = |at: usize| {
+            let mut window = Window::<SHORT>::new(&piece[at..piece.len().min(at + SHORT)], byte_ids);
+            window.merge(self);
+            window
+        };
+        let mut current = window(0);
+        let mut at = 0;
+        let mut steps = 0usize;
+        while at + SHORT < piece.len() {
+            steps += 1;
+            if steps.is_multiple_of(CHECK / SHORT) {
+                cancel.check()?;
             }
-            if best == NONE {
-                return;
-            }
-            ids[at] = self.get(ids[at], ids[at + 1]).1;
-            ids.remove(at + 1);
-            ranks.remove(at);
-            if at < ranks.len() {
-                ranks[at] = self.get(ids[at], ids[at + 1]).0;
-            }
-            if at > 0 {
-                ranks[at - 1] = self.get(ids[at - 1], ids[at]).0;
-            }
+            // The last ids are those that more text could change.
+            let starts = without_highest(without_highest(current.starts)) & !((1 << LEAST) - 1);
+            let mut seams = std::iter::successors(Some(starts), |&starts| Some(without_highest(starts)));
+            let next = seams.by_ref().take(SEAMS).take_while(|&starts| starts != 0).find_map(|starts| {
+                let seam = SHORT - 1 - starts.leading_zeros() as usize;
+                let next = window(at + seam);
+                (next.ids[0] == current.ids[seam]).then_some((seam, next))
+            });
+            let Some((seam, next)) = next else {
+                return Ok(false);
+            };
+            current.write(current.starts & ((1 << seam) - 1), out);
+            at += seam;
+            current = next;
         }
+        current.write(current.starts, out);
+        Ok(true)
     }
 
     /// O(n log n): a heap of (rank, place) over a linked list of places. An entry whose rank is no longer that of the
@@ -219,6 +251,86 @@ impl PairTable {
     }
 }
 
+/// Some bytes on their way to ids: O(n²) in the length, with the smallest constant.
+struct Window<const N: usize> {
+    length: usize,
+    /// At the place of its first byte each id of now.
+    ids: [u32; N],
+    /// What the pair that starts at a place becomes.
+    results: [u32; N],
+    /// Its rank and its place; `i32::MAX` where there is no pair or no merge of it.
+    keys: [i32; N],
+    /// A bit for each place where an id starts.
+    starts: u64,
+}
+
+impl<const N: usize> Window<N> {
+    fn new(bytes: &[u8], byte_ids: &[u32; 256]) -> Self {
+        let mut ids = [0; N];
+        for (id, &byte) in ids.iter_mut().zip(bytes) {
+            *id = byte_ids[usize::from(byte)];
+        }
+        Self {
+            length: bytes.len(),
+            ids,
+            results: [0; N],
+            keys: [i32::MAX; N],
+            starts: if bytes.is_empty() { 0 } else { u64::MAX >> (SHORT - bytes.len()) },
+        }
+    }
+
+    fn merge(&mut self, table: &PairTable) {
+        for left in 1..self.length {
+            self.look_up(table, left - 1, left);
+        }
+        loop {
+            let best = self.keys.iter().fold(i32::MAX, |best, &key| best.min(key));
+            if best == i32::MAX {
+                return;
+            }
+            let left = best as usize % SHORT;
+            let Some(right) = self.after(left) else {
+                return;
+            };
+            self.ids[left] = self.results[left];
+            self.starts &= !(1 << right);
+            self.keys[right] = i32::MAX;
+            self.keys[left] = i32::MAX;
+            if let Some(next) = self.after(left) {
+                self.look_up(table, left, next);
+            }
+            let before = self.starts & ((1 << left) - 1);
+            if before != 0 {
+                self.look_up(table, SHORT - 1 - before.leading_zeros() as usize, left);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn look_up(&mut self, table: &PairTable, left: usize, right: usize) {
+        let (rank, result) = table.get(self.ids[left % N], self.ids[right % N]);
+        self.results[left % N] = result;
+        self.keys[left % N] = if rank == NONE { i32::MAX } else { (rank << PLACE_BITS | left as u32) as i32 };
+    }
+
+    #[inline(always)]
+    fn after(&self, place: usize) -> Option<usize> {
+        let later = self.starts & !(u64::MAX >> (SHORT - 1 - place));
+        (later != 0).then(|| later.trailing_zeros() as usize)
+    }
+
+    fn write(&self, mut starts: u64, out: &mut Vec<u32>) {
+        while starts != 0 {
+            out.push(self.ids[starts.trailing_zeros() as usize]);
+            starts &= starts - 1;
+        }
+    }
+}
+
+fn without_highest(bits: u64) -> u64 {
+    if bits == 0 { 0 } else { bits & !(1 << (SHORT - 1 - bits.leading_zeros() as usize)) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -252,12 +364,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn short_and_long_merging_follow_the_definition(table in merges(), text in "[a-d]{2,200}") {
+        fn windows_and_the_heap_follow_the_definition(table in merges(), text in "[a-d]{2,300}") {
             let ids: Vec<u32> = text.bytes().map(u32::from).collect();
+            let byte_ids = std::array::from_fn(|byte| byte as u32);
             let expected = definition(&table, ids.clone());
-            let mut scratch = Scratch { ids: ids.clone(), ..Scratch::default() };
-            table.merge_short(&mut scratch);
-            prop_assert_eq!(&scratch.ids, &expected);
+
+            let mut merged = Vec::new();
+            table.merge(text.as_bytes(), &byte_ids, &mut Scratch::default(), &Cancel::new(), &mut merged).unwrap();
+            prop_assert_eq!(&merged, &expected);
 
             let mut scratch = Scratch { ids, ..Scratch::default() };
             table.merge_long(&mut scratch, &Cancel::new()).unwrap();

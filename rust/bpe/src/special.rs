@@ -38,6 +38,8 @@ pub struct Specials {
 pub struct Search {
     automaton: AhoCorasick,
     tokens: Vec<(u32, String)>,
+    /// What all tokens start with, if that is one byte: most texts do not hold it.
+    first: Option<u8>,
 }
 
 impl Search {
@@ -45,23 +47,36 @@ impl Search {
         if tokens.is_empty() {
             return Ok(None);
         }
+        let mut firsts = tokens.iter().map(|(_, content)| content.as_bytes()[0]);
+        let first = firsts.next().filter(|&first| firsts.all(|other| other == first));
         AhoCorasick::builder()
             .match_kind(MatchKind::LeftmostLongest)
             .build(tokens.iter().map(|(_, content)| content))
-            .map(|automaton| Some(Self { automaton, tokens }))
+            .map(|automaton| Some(Self { automaton, tokens, first }))
             .map_err(|error| Error::Argument(format!("special_tokens: {error}")))
     }
 
     /// Start, end and id of the first one in `text` from `at` on.
     pub fn find(&self, text: &[u8], at: usize) -> Option<(usize, usize, u32)> {
+        let at = self.skip(text, at)?;
         let found = self.automaton.find(aho_corasick::Input::new(text).range(at..))?;
         Some((found.start(), found.end(), self.tokens[found.pattern().as_usize()].0))
     }
 
     fn check(&self, text: &[u8]) -> Result<(), Error> {
-        match self.automaton.find(text) {
+        let found = self.skip(text, 0).and_then(|at| self.automaton.find(aho_corasick::Input::new(text).range(at..)));
+        match found {
             Some(found) => Err(Error::SpecialInText(self.tokens[found.pattern().as_usize()].1.clone())),
             None => Ok(()),
+        }
+    }
+
+    /// The first place from `at` on where a token could start.
+    #[inline]
+    fn skip(&self, text: &[u8], at: usize) -> Option<usize> {
+        match self.first {
+            Some(first) => memchr::memchr(first, &text[at..]).map(|found| at + found),
+            None => Some(at),
         }
     }
 }

@@ -104,6 +104,26 @@ impl Vocabulary {
         if start == end { None } else { self.bytes.get(start..end) }
     }
 
+    /// Appends the bytes of an id to `out`; false for a hole or an id beyond the last.
+    #[inline]
+    pub fn append(&self, id: u32, out: &mut Vec<u8>) -> bool {
+        const MOST: usize = 16;
+        let Some(bytes) = self.get(id) else {
+            return false;
+        };
+        let start = bytes.as_ptr() as usize - self.bytes.as_ptr() as usize;
+        match self.bytes[start..].first_chunk::<MOST>() {
+            Some(chunk) if bytes.len() <= MOST => {
+                // A copy of fixed size is a single instruction; what it brings too much is cut off or written over.
+                let end = out.len() + bytes.len();
+                out.extend_from_slice(chunk);
+                out.truncate(end);
+            }
+            _ => out.extend_from_slice(bytes),
+        }
+        true
+    }
+
     /// Ids and bytes in the order of ids, without the holes.
     pub fn iter(&self) -> impl Iterator<Item = (u32, &[u8])> {
         (0..self.len() as u32).filter_map(|id| Some((id, self.get(id)?)))

@@ -2,6 +2,7 @@
 
 mod errors;
 mod interrupt;
+mod ints;
 mod sampler;
 mod threads;
 mod tokenizer;

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use numpy::{IntoPyArray, PyArray1, PyArrayMethods, PyReadonlyArray1};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString};
-use wordkiln_bpe::{Allowed, Cancel, Encoded, Error, Pattern, Tokenizer, from_json, from_tiktoken, lossy_utf8};
+use wordkiln_bpe::{Allowed, Cancel, Encoded, Error, Id, Pattern, Tokenizer, from_json, from_tiktoken, lossy_utf8};
 
 use crate::errors::{ArgumentError, tokenizer_error};
 use crate::interrupt;
+use crate::ints::Ints;
 use crate::tokenizer_stream::DecodeStream;
 
 /// Text up to this many bytes is encoded at once, with the GIL held: letting go would take longer.
@@ -79,20 +80,22 @@ impl Choice {
 
 /// Byte-level BPE, immutable.
 #[pyclass(subclass, frozen, module = "wordkiln._rust")]
-pub struct TokenizerCore(pub Arc<Tokenizer>);
+pub struct TokenizerCore(pub Arc<Tokenizer>, Arc<Ints>);
 
 impl TokenizerCore {
     pub fn wrap(tokenizer: Result<Tokenizer, Error>) -> PyResult<Self> {
-        tokenizer.map(|tokenizer| Self(Arc::new(tokenizer))).map_err(tokenizer_error)
+        let tokenizer = tokenizer.map_err(tokenizer_error)?;
+        let ints = Ints::new(tokenizer.vocab_size());
+        Ok(Self(Arc::new(tokenizer), Arc::new(ints)))
     }
 
-    fn encode_all(
+    fn encode_all<T: Id>(
         &self,
         py: Python<'_>,
         texts: &Bound<'_, PyAny>,
         allowed: &Allowed,
         disallowed: &Allowed,
-    ) -> PyResult<Encoded> {
+    ) -> PyResult<Encoded<T>> {
         let single = texts.is_instance_of::<PyString>() || texts.is_instance_of::<PyBytes>();
         let iterator = texts.try_iter().ok().filter(|_| !single);
         let iterator = iterator.ok_or_else(|| ArgumentError::new_err("texts: must be a collection of str or bytes"))?;
@@ -101,7 +104,11 @@ impl TokenizerCore {
         let cancel = Cancel::new();
         let encode = || self.0.encode_batch(&texts, allowed, disallowed, &cancel);
         let total: usize = texts.iter().map(|text| text.len()).sum();
-        let encoded = if total <= BRIEF { encode() } else { interrupt::run(py, &cancel, encode, |_| Ok(()))? };
+        let encoded = if total <= BRIEF {
+            self.0.encode_few(&texts, allowed, disallowed, &cancel)
+        } else {
+            interrupt::run(py, &cancel, encode, |_| Ok(()))?
+        };
         encoded.map_err(tokenizer_error)
     }
 
@@ -121,6 +128,7 @@ impl TokenizerCore {
         } else if text.len() <= LONG {
             py.detach(encode)
         } else {
+            let encode = || self.0.encode_batch(&[text], allowed, disallowed, &cancel).map(|encoded| encoded.ids);
             interrupt::run(py, &cancel, encode, |_| Ok(()))?
         };
         ids.map_err(tokenizer_error)
@@ -133,7 +141,7 @@ impl TokenizerCore {
     #[new]
     fn new(py: Python<'_>, source: &Bound<'_, PyAny>) -> PyResult<Self> {
         if let Ok(other) = source.cast::<Self>() {
-            return Ok(Self(Arc::clone(&other.get().0)));
+            return Ok(Self(Arc::clone(&other.get().0), Arc::clone(&other.get().1)));
         }
         let Ok(json) = source.cast::<PyBytes>() else {
             return Err(ArgumentError::new_err(
@@ -153,7 +161,7 @@ impl TokenizerCore {
         allowed_special: Choice,
         disallowed_special: Choice,
     ) -> PyResult<Bound<'py, PyList>> {
-        PyList::new(py, self.encode_one(py, text, &allowed_special.0, &disallowed_special.0)?)
+        self.1.list(py, &self.encode_one(py, text, &allowed_special.0, &disallowed_special.0)?)
     }
 
     /// The number of ids of a text.
@@ -178,7 +186,7 @@ impl TokenizerCore {
         disallowed_special: Choice,
     ) -> PyResult<Bound<'py, PyList>> {
         let Encoded { ids, offsets } = self.encode_all(py, texts, &allowed_special.0, &disallowed_special.0)?;
-        let lists = offsets.windows(2).map(|ends| PyList::new(py, &ids[ends[0] as usize..ends[1] as usize]));
+        let lists = offsets.windows(2).map(|ends| self.1.list(py, &ids[ends[0] as usize..ends[1] as usize]));
         PyList::new(py, lists.collect::<PyResult<Vec<_>>>()?)
     }
 
@@ -191,11 +199,13 @@ impl TokenizerCore {
         allowed_special: Choice,
         disallowed_special: Choice,
     ) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyArray1<i64>>)> {
-        let Encoded { ids, offsets } = self.encode_all(py, texts, &allowed_special.0, &disallowed_special.0)?;
-        let ids = if self.0.vocab_size() <= NARROW {
-            py.detach(|| ids.iter().map(|&id| id as u16).collect::<Vec<_>>()).into_pyarray(py).into_any()
+        let (allowed, disallowed) = (&allowed_special.0, &disallowed_special.0);
+        let (ids, offsets) = if self.0.vocab_size() <= NARROW {
+            let Encoded::<u16> { ids, offsets } = self.encode_all(py, texts, allowed, disallowed)?;
+            (ids.into_pyarray(py).into_any(), offsets)
         } else {
-            ids.into_pyarray(py).into_any()
+            let Encoded::<u32> { ids, offsets } = self.encode_all(py, texts, allowed, disallowed)?;
+            (ids.into_pyarray(py).into_any(), offsets)
         };
         Ok((ids, offsets.into_pyarray(py)))
     }
@@ -281,6 +291,11 @@ impl TokenizerCore {
     }
 
     fn read_ids(&self, ids: &Bound<'_, PyAny>) -> PyResult<Vec<u32>> {
+        let wrong = || ArgumentError::new_err("ids: must be a sequence of integers");
+        if let Ok(list) = ids.cast::<PyList>() {
+            let id = |id: Bound<'_, PyAny>| self.check_id(id.extract().map_err(|_| wrong())?);
+            return list.iter().map(id).collect();
+        }
         if let Ok(array) = ids.extract::<PyReadonlyArray1<'_, u16>>() {
             return Ok(array.as_array().iter().map(|&id| u32::from(id)).collect());
         }
@@ -290,7 +305,6 @@ impl TokenizerCore {
         if let Ok(array) = ids.cast::<PyArray1<i64>>() {
             return array.readonly().as_array().iter().map(|&id| self.check_id(id)).collect();
         }
-        let wrong = || ArgumentError::new_err("ids: must be a sequence of integers");
         let ids = ids.try_iter().map_err(|_| wrong())?;
         ids.map(|id| self.check_id(id?.extract().map_err(|_| wrong())?)).collect()
     }

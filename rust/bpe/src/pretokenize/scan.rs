@@ -118,7 +118,7 @@ fn punctuation(text: &[u8], at: usize) -> Option<usize> {
 
 /// `'s|'t|'re|'ve|'m|'ll|'d`, in lower case or (`any_case`) as `(?i:...)` reads it: the long s folds to s.
 #[inline]
-fn contraction(text: &[u8], at: usize, any_case: bool) -> Option<usize> {
+pub fn contraction(text: &[u8], at: usize, any_case: bool) -> Option<usize> {
     if text.get(at) != Some(&b'\'') {
         return None;
     }
