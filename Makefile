@@ -17,7 +17,7 @@ NATIVE := $(shell find csrc rust -type f -not -path '*/target/*' 2>/dev/null) Ca
 CXX_FILES := $(shell git ls-files --cached --others --exclude-standard 'csrc/*.cpp' 'csrc/*.h' 'csrc/*.inc' 2>/dev/null)
 say = @printf '\033[1m== %s\033[0m\n' "$(1)"
 
-.PHONY: help demo test test-rust test-python bench lint fmt wheel check-install clean
+.PHONY: help demo test test-rust test-python fuzz bench lint fmt wheel check-install clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1|/' | column -t -s '|'
@@ -35,6 +35,9 @@ test-rust: $(VENV)/.built-test
 test-python: $(VENV)/.built-test
 	$(call say,testing the Python package)
 	@$(BIN)/python -m pytest -q
+
+fuzz: ## Fuzz loading, training and encoding of tokenizers (SECONDS_EACH=60, TARGETS=load)
+	@bash rust/bpe/fuzz/run.sh
 
 bench: $(VENV)/.built-bench ## Our speed beside our peers', in one run (BENCH=pattern for some of them)
 	@$(BIN)/python -m pytest bench -q -s --timeout=0 $(if $(BENCH),-k "$(BENCH)")

@@ -10,9 +10,15 @@ __all__ = [
     "TokenizerCore",
     "derive_seed",
     "get_num_threads",
+    "pattern_json",
     "pretokenize",
     "set_num_threads",
     "tokenizer_from_tiktoken",
+    "tokenizer_last_cut",
+    "tokenizer_merges",
+    "tokenizer_offsets",
+    "tokenizer_post_processor",
+    "tokenizer_vocabulary",
     "train_tokenizer",
     "uniform",
 ]
@@ -58,6 +64,19 @@ class DecodeStream:
     def finish(self) -> str: ...
 
 def tokenizer_from_tiktoken(ranks: bytes, pattern: str, special_tokens: list[tuple[str, int]]) -> TokenizerCore: ...
+def tokenizer_offsets(
+    tokenizer: TokenizerCore,
+    text: str | bytes,
+    *,
+    characters: bool,
+    allowed_special: _Special,
+    disallowed_special: _Special,
+) -> tuple[list[int], npt.NDArray[np.int64]]: ...
+def tokenizer_merges(tokenizer: TokenizerCore) -> list[tuple[int, int]]: ...
+def tokenizer_vocabulary(tokenizer: TokenizerCore) -> dict[int, bytes]: ...
+def tokenizer_post_processor(tokenizer: TokenizerCore) -> str | None: ...
+def tokenizer_last_cut(tokenizer: TokenizerCore, text: bytes) -> int | None: ...
+def pattern_json(pattern: str) -> str: ...
 def pretokenize(text: str | bytes, pattern: str) -> list[bytes]: ...
 def train_tokenizer(
     sources: list[tuple[list[str], Iterator[Any] | None, int, bool]],

@@ -83,10 +83,33 @@ def test_options_of_training(run, trained, tmp_path):
     assert (tmp_path / "tokenizer.json").exists()
 
 
+def test_show_marks_the_tokens(run, trained):
+    result = run("show", trained, "the cat")
+    assert (result.returncode, result.stderr) == (0, b"")
+    assert b"|" in result.stdout
+    assert b"bytes per token" in result.stdout
+    assert run("show", trained, stdin=b"the cat").stdout == result.stdout
+    assert b"\x1b[" in run("show", trained, "the cat", "--color").stdout
+
+
+def test_compare_tells_bytes_per_token(run, trained, tmp_path):
+    other = Tokenizer.train([("the cat " * 9)], vocab_size=262)
+    other.save(tmp_path / "other.json")
+    (tmp_path / "a.txt").write_text("the cat sat")
+    (tmp_path / "b.txt").write_text("中文分词")
+    result = run("compare", trained, tmp_path / "other.json", "--corpus", tmp_path)
+    assert (result.returncode, result.stderr) == (0, b"")
+    lines = result.stdout.decode().splitlines()
+    assert [line.split()[0] for line in lines[-3:]] == ["a.txt", "b.txt", "all"]
+    assert float(lines[-3].split()[2]) == pytest.approx(11 / Tokenizer.load(trained).count("the cat sat"), abs=1e-3)
+
+
 @pytest.mark.abuse
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["show", "{}", "a", "--file", "b"], "TEXT and --file: give one of them"),
+        (["compare", "{}", "--corpus", "missing"], "missing: no such file or folder"),
         (["train", "missing.txt"], "wordkiln: missing.txt: no such file or folder"),
         (["train", "{}/text.txt", "-o", "{}/no/folder/t.json"], "no such folder to write t.json to"),
         (["train", "{}/text.txt", "--vocab-size", "9000"], "vocab_size=9000 cannot be reached"),
@@ -108,7 +131,7 @@ def test_errors_are_one_line(run, trained, arguments, message):
     assert b"Traceback" not in result.stderr
 
 
-@pytest.mark.parametrize("command", [[], ["train"], ["encode"], ["decode"]])
+@pytest.mark.parametrize("command", [[], ["train"], ["encode"], ["decode"], ["show"], ["compare"]])
 def test_help_reads_well(run, command):
     result = run(*command, "--help")
     assert result.returncode == 0

@@ -32,9 +32,9 @@ app.command(rich_help_panel="Look around")(demo)
 def main() -> None:
     """Run the command line. A named error becomes one line on stderr and exit code 2; Ctrl-C exit code 130."""
     for stream in (sys.stdout, sys.stderr):
-        # A model may write bytes that are no character, and they must not end the program.
+        # Text may hold lone surrogates, or what the terminal's encoding does not: it is shown as escapes.
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except WordkilnError as error:

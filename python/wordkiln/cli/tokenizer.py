@@ -1,4 +1,4 @@
-"""`wordkiln tokenizer`: train, encode, decode."""
+"""`wordkiln tokenizer`: train, encode, decode, show, compare."""
 
 from __future__ import annotations
 
@@ -141,6 +141,47 @@ def decode(
     data = loaded.decode_bytes(ids)
     # Text on a terminal ends its line; anything else gets the very bytes.
     _standard_output().write(data + b"\n" if sys.stdout.isatty() else data)
+
+
+@tokenizer_app.command()
+def show(
+    tokenizer: _TokenizerPath,
+    text: Annotated[str | None, typer.Argument(help="The text. Without it and --file: standard input.")] = None,
+    file: Annotated[Path | None, typer.Option("--file", "-f", help="Read the text from this file.")] = None,
+    color: Annotated[bool | None, typer.Option("--color/--no-color", help="Colours; else bars.")] = None,
+) -> None:
+    """Show how a text is cut into tokens, each in a colour.
+
+    Example: [bold]wordkiln tokenizer show tokenizer.json "Hello there"[/bold]
+    """
+    from wordkiln.errors import ArgumentError
+    from wordkiln.tokenizer import Tokenizer
+
+    if text is not None and file is not None:
+        raise ArgumentError("TEXT and --file: give one of them")
+    Tokenizer.load(tokenizer).show(_input(file) if text is None else text, color=color)
+
+
+@tokenizer_app.command()
+def compare(
+    tokenizers: Annotated[
+        list[Path], typer.Argument(help="Two or more: tokenizer.json files, or directories.", show_default=False)
+    ],
+    corpus: Annotated[list[Path], typer.Option("--corpus", "-c", help="A file or folder of text; repeat for more.")],
+) -> None:
+    """Compare tokenizers on text, file by file: bytes per token, the part of the vocabulary in use, speed.
+
+    More bytes per token means shorter texts for the model. Give a file for each language to see them apart.
+
+    Example: [bold]wordkiln tokenizer compare a.json b.json --corpus texts/[/bold]
+    """
+    from wordkiln.cli._tokenizer_compare import files_of, table
+    from wordkiln.tokenizer import Tokenizer
+
+    names = [chr(ord("a") + number) if number < 26 else str(number) for number in range(len(tokenizers))]
+    for name, path in zip(names, tokenizers, strict=True):
+        typer.echo(f"{name} = {path}")
+    typer.echo(table(names, [Tokenizer.load(path) for path in tokenizers], files_of(corpus)))
 
 
 def _input(file: Path | None) -> bytes:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from wordkiln import _files, _rust
-from wordkiln.errors import ArgumentError, FormatError, PathError
+from wordkiln.errors import ArgumentError, FormatError
+from wordkiln.tokenizer._core import Core, read_bytes
+from wordkiln.tokenizer._settings import Settings
 from wordkiln.tokenizer._sources import Source, read_sources
 
 PATTERNS = ("gpt2", "cl100k", "o200k", "llama3", "qwen2", "whitespace", "bytes", "none")
@@ -18,12 +21,14 @@ PATTERNS = ("gpt2", "cl100k", "o200k", "llama3", "qwen2", "whitespace", "bytes",
 Progress = Callable[[str, int, int | None], object]
 
 _FILE_NAME = "tokenizer.json"
+_FILE_NAMES = (_FILE_NAME, "tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
+_SHOWN = 6
 _FILE_LIMIT = 512 << 20
 _END_TOKENS = ("<|end|>", "<|endoftext|>", "<|end_of_text|>", "</s>")
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
 
-class Tokenizer(_rust.TokenizerCore):
+class Tokenizer(Core):
     """Byte-level BPE (Sennrich et al. 2016, section 3.2, over bytes as in Radford et al. 2019, section 2.2).
 
     Immutable and safe to share between threads. Every text has ids: any str (a lone surrogate counts as its three
@@ -32,8 +37,14 @@ class Tokenizer(_rust.TokenizerCore):
     Encoding takes the keywords `allowed_special` and `disallowed_special`, as tiktoken does. Each is "all" or a
     collection of special tokens' texts. Allowed ones become their id; a text that holds a disallowed one is an
     ArgumentError; the rest is ordinary text. The defaults, none and "all" (all that are not allowed), refuse
-    special tokens in the text, which is what text from a user needs.
+    special tokens in the text, which is what text from a user needs. Added tokens that a file does not call special
+    are ordinary vocabulary: they are matched wherever they stand, as Hugging Face does.
+
+    A file that asks for Unicode normalization (NFC: Qwen's) gets it before text is cut; `decode` then gives the
+    normalized text. `encode` adds no tokens around the text: see `add_special_tokens`.
     """
+
+    _settings = Settings()
 
     @classmethod
     def train(
@@ -107,20 +118,99 @@ class Tokenizer(_rust.TokenizerCore):
         )
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Read a Hugging Face tokenizer.json of byte-level BPE, or the one in a directory.
+    def load(cls, path: str | os.PathLike[str]) -> Tokenizer:
+        """Read a tokenizer's file, or the one in a directory with its settings and chat template.
+
+        Byte-level BPE in Hugging Face's tokenizer.json is run by Wordkiln itself. Files of other kinds (WordPiece,
+        Unigram, BPE with byte fallback, SentencePiece models) are run by the libraries `tokenizers` and
+        `sentencepiece` (`pip install 'wordkiln[formats]'`) behind the same methods.
+
+        Args:
+            path: A tokenizer.json or SentencePiece model, or a directory: its tokenizer.json, else its
+                tokenizer.model; tokenizer_config.json and chat_template.jinja are read too.
 
         Raises:
             PathError: It cannot be read.
-            FormatError: It is malformed, or uses a feature that this class does not follow exactly.
+            FormatError: It is malformed, or uses a feature that nobody here follows exactly.
+            DependencyError: It needs a library that is not installed.
         """
         path = Path(path)
+        settings = Settings()
         if path.is_dir():
-            path /= _FILE_NAME
+            settings = Settings.load(path)
+            names = [name for name in _FILE_NAMES if (path / name).is_file()]
+            path /= names[0] if names else _FILE_NAME
         try:
-            return cls(_read(path))
+            tokenizer = cls._of(read_bytes(path, _FILE_LIMIT))
         except FormatError as error:
             raise FormatError(f"{path}: {error}") from None
+        tokenizer._settings = settings
+        return tokenizer
+
+    @classmethod
+    def _of(cls, content: bytes) -> Tokenizer:
+        from wordkiln.tokenizer import _library
+
+        if content[:1] == b"\n":  # the first field of a SentencePiece model, which no JSON begins with here
+            return _library.LibraryTokenizer(content)
+        try:
+            return cls(content)
+        except FormatError:
+            if not _library.is_library_json(content):
+                raise
+        return _library.LibraryTokenizer(content)
+
+    @classmethod
+    def from_vocabulary(
+        cls,
+        tokens: Sequence[str],
+        merges: Iterable[str | tuple[str, str]],
+        *,
+        pattern: str,
+        special_tokens: Iterable[str] | Mapping[str, int] = (),
+        added_tokens: Iterable[str] = (),
+        ignore_merges: bool = False,
+        normalize: bool = False,
+    ) -> Self:
+        """Make a byte-level BPE tokenizer of its tables, such as those in a GGUF file's metadata.
+
+        Args:
+            tokens: The token of each id in the spelling of GPT-2's files (a space is U+0120).
+            merges: Pairs of tokens in their order, each a tuple or a string with a space between.
+            pattern: A name of PATTERNS, or a regex; see `train`.
+            special_tokens: Those that text from users must not hold; ones that are not in `tokens` need an id (a dict).
+            added_tokens: Those among `tokens` that are matched in any text before it is cut.
+            ignore_merges: Whether a pre-token that is a token is taken whole (Llama 3 and tiktoken's vocabularies).
+            normalize: Whether text is brought into NFC (Qwen).
+
+        Raises:
+            FormatError: The tables do not fit together.
+            ArgumentError: The pattern is unknown; a special token has no id.
+        """
+        ids = {token: id for id, token in enumerate(tokens)}
+        if len(ids) < len(tokens):
+            twice = next(token for id, token in enumerate(tokens) if ids[token] != id)
+            raise FormatError(f"tokens: {twice!r} stands there twice")
+        given = special_tokens if isinstance(special_tokens, Mapping) else dict.fromkeys(special_tokens)
+        added = [
+            (token, ids.get(token, given.get(token)), token in given)
+            for token in {**given, **dict.fromkeys(added_tokens)}
+        ]
+        for token, id, _ in added:
+            if id is None:
+                raise ArgumentError(f"special_tokens: {token!r} is not among the tokens and has no id")
+            _check_int(f"special_tokens[{token!r}]", id, 0)
+        file = {
+            "added_tokens": [{"id": id, "content": token, "special": special} for token, id, special in added],
+            "normalizer": {"type": "NFC"} if normalize else None,
+            "pre_tokenizer": json.loads(_rust.pattern_json(pattern)),
+            "decoder": {"type": "ByteLevel"},
+            "model": {"type": "BPE", "ignore_merges": ignore_merges, "vocab": ids, "merges": list(merges)},
+        }
+        try:
+            return cls(json.dumps(file).encode())
+        except TypeError as error:
+            raise ArgumentError(f"merges: must be pairs of str: {error}") from None
 
     @classmethod
     def from_tiktoken(
@@ -134,7 +224,8 @@ class Tokenizer(_rust.TokenizerCore):
 
         Args:
             path: The file: a line for each token, base64 and rank.
-            pattern: One of PATTERNS; "cl100k" for cl100k_base, "o200k" for o200k_base, "gpt2" for r50k_base.
+            pattern: One of PATTERNS ("cl100k" for cl100k_base, "o200k" for o200k_base, "gpt2" for r50k_base), or a
+                regex.
             special_tokens: Special tokens and their ids.
 
         Raises:
@@ -146,18 +237,29 @@ class Tokenizer(_rust.TokenizerCore):
         for content, id in specials.items():
             _check_int(f"special_tokens[{content!r}]", id, 0)
         try:
-            return cls(_rust.tokenizer_from_tiktoken(_read(Path(path)), pattern, list(specials.items())))
+            return cls(
+                _rust.tokenizer_from_tiktoken(read_bytes(Path(path), _FILE_LIMIT), pattern, list(specials.items()))
+            )
         except FormatError as error:
             raise FormatError(f"{path}: {error}") from None
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write tokenizer.json, into `path` if that is a directory. Hugging Face's `tokenizers` reads it alike.
+        """Write tokenizer.json. Hugging Face's `tokenizers` reads it alike.
+
+        Args:
+            path: The file to write; or a directory, which also gets the tokenizer_config.json and chat_template.jinja
+                that the tokenizer was read with.
 
         Raises:
             PathError: It cannot be written; an old file is untouched.
         """
         path = Path(path)
-        _files.write_file(path / _FILE_NAME if path.is_dir() else path, self.to_json())
+        name, content = self._file()
+        if path.is_dir():
+            _files.write_file(path / name, content)
+            self._settings.save(path)
+        else:
+            _files.write_file(path, content)
 
     def to_tiktoken(self, path: str | os.PathLike[str]) -> None:
         """Write a tiktoken rank file (without pattern and special tokens, for which it has no place).
@@ -174,8 +276,54 @@ class Tokenizer(_rust.TokenizerCore):
         specials = self.special_tokens
         return next((specials[token] for token in _END_TOKENS if token in specials), None)
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The content of tokenizer_config.json, empty where there was none; a new dict at each call."""
+        return self._settings.as_dict()
+
+    @property
+    def chat_template(self) -> str | None:
+        """The Jinja template that came with the tokenizer."""
+        return self._settings.chat_template()
+
+    def with_chat_template(self, template: str | None) -> Self:
+        """The same tokenizer with another chat template, or with none."""
+        copy = self._copy()
+        copy._settings = self._settings.with_chat_template(template)
+        return copy
+
+    @property
+    def bos_id(self) -> int | None:
+        """Id of the settings' bos_token."""
+        return self._settings.special_id("bos_token", self.special_tokens)
+
+    @property
+    def eos_id(self) -> int | None:
+        """Id of the settings' eos_token, else `end_id`."""
+        id = self._settings.special_id("eos_token", self.special_tokens)
+        return self.end_id if id is None else id
+
+    @property
+    def pad_id(self) -> int | None:
+        """Id of the settings' pad_token."""
+        return self._settings.special_id("pad_token", self.special_tokens)
+
+    def _pad_id(self, pad_id: int | None) -> int:
+        ids = (pad_id, self.pad_id, self.end_id)
+        return super()._pad_id(next((id for id in ids if id is not None), None))
+
+    def _file(self) -> tuple[str, bytes]:
+        return _FILE_NAME, self.to_json()
+
+    def _copy(self) -> Self:
+        copy = type(self)(self)
+        copy._settings = self._settings
+        return copy
+
     def __repr__(self) -> str:
-        specials = ", ".join(self.special_tokens)
+        names = list(self.special_tokens)
+        shown = names if len(names) <= _SHOWN else [*names[:_SHOWN], f"{len(names) - _SHOWN} more"]
+        specials = ", ".join(shown)
         return f"Tokenizer(vocab_size={self.vocab_size}, pattern={self.pattern!r}, special_tokens=[{specials}])"
 
     def __eq__(self, other: object) -> bool:
@@ -192,20 +340,14 @@ class Tokenizer(_rust.TokenizerCore):
     def __deepcopy__(self, memo: object) -> Self:
         return self
 
-    def __reduce__(self) -> tuple[type[Self], tuple[bytes]]:
-        return type(self), (self.to_json(),)
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return _restored, (type(self), self.to_json(), self._settings)
 
 
-def _read(path: Path) -> bytes:
-    try:
-        size = path.stat().st_size
-        if size <= _FILE_LIMIT:
-            return path.read_bytes()
-    except OSError as error:
-        raise PathError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except ValueError as error:  # a NUL character
-        raise PathError(f"{str(path)!r}: is no path: {error}") from error
-    raise FormatError(f"{size} bytes: the limit is {_FILE_LIMIT}")
+def _restored(kind: type[Tokenizer], content: bytes, settings: Settings) -> Tokenizer:
+    tokenizer = kind(content)
+    tokenizer._settings = settings
+    return tokenizer
 
 
 def _check_int(name: str, value: int, least: int) -> int:

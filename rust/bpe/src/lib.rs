@@ -2,9 +2,12 @@
 
 mod cache;
 mod cancel;
+mod encode;
 mod error;
 mod formats;
+mod front;
 mod merges;
+mod offsets;
 mod pretokenize;
 mod special;
 mod stream;
@@ -14,11 +17,14 @@ mod unicode;
 mod vocabulary;
 
 pub use cancel::Cancel;
+pub use encode::{Encoded, Id};
 pub use error::Error;
-pub use formats::{from_json, from_tiktoken, to_json, to_tiktoken};
-pub use pretokenize::{Pattern, pretokenize};
-pub use special::{Allowed, SpecialToken};
+pub use formats::{from_json, from_tiktoken, pre_tokenizer_json, to_json, to_tiktoken};
+pub use merges::Merge;
+pub use offsets::{WithOffsets, to_characters};
+pub use pretokenize::{BACKTRACK_LIMIT, Cutter, Pattern, pretokenize};
+pub use special::{Allowed, Flags, SpecialToken};
 pub use stream::{DecodeStream, lossy_utf8};
-pub use tokenizer::{Encoded, Id, Tokenizer};
+pub use tokenizer::Tokenizer;
 pub use train::{Corpus, LEAST_MEMORY, Progress, Ties, TrainOptions, Trainer};
 pub use vocabulary::MAX_VOCABULARY;

@@ -10,8 +10,11 @@ use crate::{Cancel, Error};
 /// `left` and `right`, side by side, become `result`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Merge {
+    /// Id of the left token.
     pub left: u32,
+    /// Id of the right token.
     pub right: u32,
+    /// Id of what they become.
     pub result: u32,
 }
 

@@ -12,8 +12,30 @@ pub struct SpecialToken {
     pub content: String,
     /// Its id.
     pub id: u32,
-    /// False for tokens that tokenizer.json calls added but not special; they are matched alike.
+    /// False for tokens that tokenizer.json calls added but not special: ordinary text may hold them.
     pub special: bool,
+    /// How else it is matched.
+    pub flags: Flags,
+}
+
+/// How tokenizer.json wants an added token to be matched.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flags {
+    /// Not beside a letter, a number or `_`.
+    pub single_word: bool,
+    /// With the white space before it.
+    pub lstrip: bool,
+    /// With the white space after it.
+    pub rstrip: bool,
+    /// In normalized text.
+    pub normalized: bool,
+}
+
+impl Flags {
+    /// Matched as it stands.
+    pub fn are_plain(self) -> bool {
+        self == Self::default()
+    }
 }
 
 /// A choice among the special tokens of a tokenizer.
@@ -31,6 +53,7 @@ pub struct Specials {
     tokens: Vec<SpecialToken>,
     by_id: FxHashMap<u32, usize>,
     all: Option<Search>,
+    refused: Option<Search>,
 }
 
 /// Finds the leftmost special token, the longest where several start.
@@ -126,8 +149,14 @@ impl Specials {
             }
         }
         let by_id = tokens.iter().enumerate().map(|(index, token)| (token.id, index)).collect();
-        let all = Search::new(tokens.iter().map(|token| (token.id, token.content.clone())).collect())?;
-        Ok(Self { tokens, by_id, all })
+        let search = |chosen: &dyn Fn(&SpecialToken) -> bool| {
+            Search::new(
+                tokens.iter().filter(|token| chosen(token)).map(|token| (token.id, token.content.clone())).collect(),
+            )
+        };
+        let all = search(&|_| true)?;
+        let refused = search(&|token| token.special)?;
+        Ok(Self { tokens, by_id, all, refused })
     }
 
     pub fn tokens(&self) -> &[SpecialToken] {
@@ -157,11 +186,11 @@ impl Specials {
             )?,
         };
         let refused = match disallowed {
-            Allowed::All if allowed_names.is_empty() => all(),
+            Allowed::All if allowed_names.is_empty() => self.refused.as_ref().map_or(Choice::None, Choice::All),
             Allowed::All => chosen(
                 self.tokens
                     .iter()
-                    .filter(|token| !allowed_names.contains(token.content.as_str()))
+                    .filter(|token| token.special && !allowed_names.contains(token.content.as_str()))
                     .map(|token| (token.id, token.content.clone()))
                     .collect(),
             )?,

@@ -7,6 +7,7 @@ mod sampler;
 mod threads;
 mod tokenizer;
 mod tokenizer_stream;
+mod tokenizer_tables;
 mod tokenizer_train;
 
 use pyo3::prelude::*;
@@ -16,5 +17,6 @@ fn _rust(m: &Bound<'_, PyModule>) -> PyResult<()> {
     threads::register(m)?;
     sampler::register(m)?;
     tokenizer::register(m)?;
+    tokenizer_tables::register(m)?;
     tokenizer_train::register(m)
 }

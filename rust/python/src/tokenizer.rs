@@ -49,7 +49,7 @@ impl<'py> Text<'py> {
 }
 
 /// What stands for special tokens in `allowed_special` and `disallowed_special`: "all" or a collection of their texts.
-struct Choice(Allowed);
+pub struct Choice(pub Allowed);
 
 impl<'py> FromPyObject<'_, 'py> for Choice {
     type Error = PyErr;
@@ -69,11 +69,11 @@ impl<'py> FromPyObject<'_, 'py> for Choice {
 }
 
 impl Choice {
-    fn nothing() -> Self {
+    pub fn nothing() -> Self {
         Self(Allowed::Some(Vec::new()))
     }
 
-    fn all() -> Self {
+    pub fn all() -> Self {
         Self(Allowed::All)
     }
 }
@@ -255,7 +255,7 @@ impl TokenizerCore {
 
     /// The name of the pattern.
     #[getter]
-    fn pattern(&self) -> &'static str {
+    fn pattern(&self) -> &str {
         self.0.pattern().name()
     }
 
@@ -340,8 +340,9 @@ fn tokenizer_from_tiktoken(
 fn pretokenize<'py>(py: Python<'py>, text: &Bound<'py, PyAny>, pattern: &str) -> PyResult<Bound<'py, PyList>> {
     let pattern = Pattern::from_name(pattern).map_err(tokenizer_error)?;
     let text = Text::new(text)?;
-    let pieces = wordkiln_bpe::pretokenize(text.as_bytes()?, pattern).map(|piece| PyBytes::new(py, piece));
-    PyList::new(py, pieces.collect::<Vec<_>>())
+    let text = text.as_bytes()?;
+    let pieces = py.detach(|| wordkiln_bpe::pretokenize(text, &pattern)).map_err(tokenizer_error)?;
+    PyList::new(py, pieces.into_iter().map(|piece| PyBytes::new(py, piece)).collect::<Vec<_>>())
 }
 
 pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -94,12 +94,12 @@ fn train_tokenizer(
 fn pattern_of(name: Option<&str>, base: Option<&wordkiln_bpe::Tokenizer>) -> PyResult<Pattern> {
     let named = name.map(Pattern::from_name).transpose().map_err(tokenizer_error)?;
     match (named, base.map(wordkiln_bpe::Tokenizer::pattern)) {
-        (Some(named), Some(own)) if named != own => Err(ArgumentError::new_err(format!(
+        (Some(named), Some(own)) if named != *own => Err(ArgumentError::new_err(format!(
             "pattern={:?}: the tokenizer to start from has {:?}, which cannot change",
             named.name(),
             own.name()
         ))),
-        (_, Some(own)) => Ok(own),
+        (_, Some(own)) => Ok(own.clone()),
         (named, None) => Ok(named.unwrap_or(Pattern::Cl100k)),
     }
 }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::pre_tokenizer;
 use crate::Error;
 use crate::merges::Merge;
-use crate::special::SpecialToken;
+use crate::special::{Flags, SpecialToken};
 use crate::tokenizer::{Parts, Tokenizer};
 use crate::vocabulary::{ByteSpelling, MAX_VOCABULARY};
 
@@ -42,6 +42,8 @@ struct AddedToken {
     rstrip: bool,
     #[serde(default)]
     special: bool,
+    #[serde(default)]
+    normalized: bool,
 }
 
 #[derive(serde::Deserialize)]
@@ -174,6 +176,7 @@ pub fn from_json(json: &[u8]) -> Result<Tokenizer, Error> {
         merges,
         specials,
         whole_pieces: file.model.ignore_merges,
+        nfc: normalizer(&file.normalizer)?,
         post_processor: file.post_processor.map(|raw| raw.get().to_owned()).filter(|raw| raw != "null"),
     })
 }
@@ -203,10 +206,6 @@ fn check_features(file: &File) -> Result<(), Error> {
     if model.byte_fallback {
         return unsupported("model.byte_fallback (SentencePiece's)");
     }
-    if !file.normalizer.is_null() {
-        let kind = file.normalizer["type"].as_str().unwrap_or("unknown");
-        return unsupported(&format!("normalizer {kind:?}"));
-    }
     if !file.decoder.is_null() && file.decoder["type"] != "ByteLevel" {
         let kind = file.decoder["type"].as_str().unwrap_or("unknown");
         return unsupported(&format!("decoder {kind:?}"));
@@ -214,21 +213,33 @@ fn check_features(file: &File) -> Result<(), Error> {
     Ok(())
 }
 
+/// Whether text is brought into NFC.
+fn normalizer(value: &Value) -> Result<bool, Error> {
+    match value["type"].as_str() {
+        None if value.is_null() => Ok(false),
+        Some("NFC") => Ok(true),
+        Some("Sequence") => {
+            let steps = value["normalizers"].as_array().map(Vec::as_slice).unwrap_or_default();
+            steps.iter().try_fold(false, |nfc, step| Ok(normalizer(step)? || nfc))
+        }
+        kind => {
+            let kind = kind.unwrap_or("unknown");
+            Err(Error::format(format!("normalizer {kind:?}: not taken by this tokenizer (it takes \"NFC\" or none)")))
+        }
+    }
+}
+
 fn special_tokens(added: Vec<AddedToken>) -> Result<Vec<SpecialToken>, Error> {
     let mut ids = FxHashSet::default();
     added
         .into_iter()
         .map(|token| {
-            let AddedToken { id, content, single_word, lstrip, rstrip, special } = token;
-            if single_word || lstrip || rstrip {
-                return Err(Error::format(format!(
-                    "added token {content:?}: single_word, lstrip and rstrip are not taken by this tokenizer"
-                )));
-            }
+            let AddedToken { id, content, single_word, lstrip, rstrip, special, normalized } = token;
             if !ids.insert(id) {
                 return Err(Error::format(format!("added tokens: id {id} stands there twice")));
             }
-            Ok(SpecialToken { content, id, special })
+            let flags = Flags { single_word, lstrip, rstrip, normalized };
+            Ok(SpecialToken { content, id, special, flags })
         })
         .collect()
 }
@@ -318,7 +329,9 @@ pub fn to_json(tokenizer: &Tokenizer) -> Result<Vec<u8>, Error> {
     let mut file = Vec::new();
     file.extend_from_slice(b"{\"version\":\"1.0\",\"truncation\":null,\"padding\":null,\n\"added_tokens\":");
     put(&mut file, &added_tokens(tokenizer))?;
-    file.extend_from_slice(b",\n\"normalizer\":null,\n\"pre_tokenizer\":");
+    file.extend_from_slice(b",\n\"normalizer\":");
+    put(&mut file, &tokenizer.normalizes().then(|| json!({"type": "NFC"})))?;
+    file.extend_from_slice(b",\n\"pre_tokenizer\":");
     put(&mut file, &pre_tokenizer::write(tokenizer.pattern()))?;
     file.extend_from_slice(b",\n\"post_processor\":");
     put(&mut file, &post_processor)?;
@@ -347,8 +360,9 @@ pub fn to_json(tokenizer: &Tokenizer) -> Result<Vec<u8>, Error> {
 
 fn added_tokens(tokenizer: &Tokenizer) -> Vec<Value> {
     let written = |token: &SpecialToken| {
-        json!({"id": token.id, "content": token.content, "single_word": false, "lstrip": false, "rstrip": false,
-               "normalized": false, "special": token.special})
+        let Flags { single_word, lstrip, rstrip, normalized } = token.flags;
+        json!({"id": token.id, "content": token.content, "single_word": single_word, "lstrip": lstrip,
+               "rstrip": rstrip, "normalized": normalized, "special": token.special})
     };
     tokenizer.special_tokens().iter().map(written).collect()
 }

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use rustc_hash::FxHashMap;
 
 use crate::merges::{Merge, PairTable, Scratch};
-use crate::special::SpecialToken;
+use crate::special::{Flags, SpecialToken};
 use crate::tokenizer::{Parts, Tokenizer};
 use crate::vocabulary::MAX_VOCABULARY;
 use crate::{Cancel, Error, Pattern};
@@ -24,8 +24,9 @@ pub fn from_tiktoken(file: &[u8], pattern: Pattern, specials: Vec<(String, u32)>
         }
     }
     let merges = merges_of(&tokens)?;
-    let specials = specials.into_iter().map(|(content, id)| SpecialToken { content, id, special: true }).collect();
-    Tokenizer::new(Parts { pattern, tokens, merges, specials, whole_pieces: true, post_processor: None })
+    let special = |(content, id)| SpecialToken { content, id, special: true, flags: Flags::default() };
+    let specials = specials.into_iter().map(special).collect();
+    Tokenizer::new(Parts { pattern, tokens, merges, specials, whole_pieces: true, nfc: false, post_processor: None })
 }
 
 fn read_ranks(file: &[u8]) -> Result<Vec<Vec<u8>>, Error> {

@@ -5,17 +5,23 @@
 //! find most of the same pre-tokens many times faster.
 
 mod classes;
+mod regex;
 mod scan;
+mod spellings;
 mod window;
 
+use std::sync::Arc;
+
+pub use regex::{BACKTRACK_LIMIT, Cutter};
+pub use spellings::spelled;
 pub use window::ENDS;
 
-use crate::Error;
 use crate::unicode::{LETTER, SPACE, char_at};
+use crate::{Cancel, Error};
 use window::{Cut, Isa};
 
 /// A way to cut text into pre-tokens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Pattern {
     /// GPT-2's (tiktoken's `r50k_base` and `p50k_base` too).
     Gpt2,
@@ -33,15 +39,17 @@ pub enum Pattern {
     Bytes,
     /// The text as a whole.
     None,
+    /// Regexes of the user's or of a file, one cutting what the one before left.
+    Regex(Arc<Cutter>),
 }
 
 impl Pattern {
-    /// Every pattern, in the order of the documentation.
+    /// Every pattern that has a name, in the order of the documentation.
     pub const ALL: [Self; 8] =
         [Self::Gpt2, Self::Cl100k, Self::O200k, Self::Llama3, Self::Qwen2, Self::Whitespace, Self::Bytes, Self::None];
 
-    /// The name that users write.
-    pub fn name(self) -> &'static str {
+    /// The text that users write: a name, or the regexes, a line each.
+    pub fn name(&self) -> &str {
         match self {
             Self::Gpt2 => "gpt2",
             Self::Cl100k => "cl100k",
@@ -51,17 +59,35 @@ impl Pattern {
             Self::Whitespace => "whitespace",
             Self::Bytes => "bytes",
             Self::None => "none",
+            Self::Regex(cutter) => cutter.source(),
         }
     }
 
     /// The pattern of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|pattern| pattern.name() == name)
+    }
+
+    /// The pattern of that name or, where the text has more than letters, digits, `-` and `_`, of that regex. A regex
+    /// that is known to cut as one of ours is that one. Several lines cut one after another; each is a regex or a name.
     pub fn from_name(name: &str) -> Result<Self, Error> {
-        Self::ALL.into_iter().find(|pattern| pattern.name() == name).ok_or_else(|| Error::UnknownPattern(name.into()))
+        if let Some(pattern) = Self::named(name).or_else(|| spelled(name)) {
+            return Ok(pattern);
+        }
+        if name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')) {
+            return Err(Error::UnknownPattern(name.into()));
+        }
+        Self::custom(name)
+    }
+
+    /// Of regexes or names, a line each, that cut one after another.
+    pub fn custom(lines: &str) -> Result<Self, Error> {
+        Cutter::new(lines).map(|cutter| Self::Regex(Arc::new(cutter)))
     }
 
     /// The regex that defines the pattern, in the syntax that both `fancy-regex` and Oniguruma (Hugging Face
-    /// tokenizers) read alike; none for `Bytes` and `None`, which are not about characters.
-    pub fn regex(self) -> Option<&'static str> {
+    /// tokenizers) read alike; none for `Bytes` and `None`, which are not about characters, and for `Regex`.
+    pub fn regex(&self) -> Option<&'static str> {
         match self {
             Self::Gpt2 => Some(r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"),
             Self::Cl100k => Some(concat!(
@@ -82,13 +108,14 @@ impl Pattern {
                 r"|\s*[\r\n]+|\s+(?!\S)|\s+"
             )),
             Self::Whitespace => Some(r" ?\S+|\s+(?!\S)|\s+"),
-            Self::Bytes | Self::None => None,
+            Self::Bytes | Self::None | Self::Regex(_) => None,
         }
     }
 
-    /// The end of the pre-token that starts at `at`, a pre-token's start in `text` (`at < text.len()`).
+    /// The end of the pre-token that starts at `at`, a pre-token's start in `text` (`at < text.len()`). Not for `Regex`,
+    /// whose search may fail: see [`Pattern::cutter`].
     #[inline]
-    pub fn piece_end(self, text: &[u8], at: usize) -> usize {
+    pub fn piece_end(&self, text: &[u8], at: usize) -> usize {
         match self {
             Self::Gpt2 => scan::gpt2(text, at),
             Self::Cl100k => scan::cl100k::<3, true>(text, at),
@@ -97,25 +124,25 @@ impl Pattern {
             Self::Qwen2 => scan::cl100k::<1, false>(text, at),
             Self::Whitespace => scan::whitespace(text, at),
             Self::Bytes => at + 1,
-            Self::None => text.len(),
+            Self::None | Self::Regex(_) => text.len(),
         }
     }
 
     /// Fills `ends` with the ends of the pre-tokens from `at` on, a pre-token's start in `text`; returns how many, at
-    /// least one. All of `text` is done when the last of them is its end.
-    pub fn piece_ends(self, text: &[u8], at: usize, ends: &mut [usize; ENDS]) -> usize {
+    /// least one. All of `text` is done when the last of them is its end. Not for `Regex`.
+    pub fn piece_ends(&self, text: &[u8], at: usize, ends: &mut [usize; ENDS]) -> usize {
         self.piece_ends_with(Isa::chosen(), text, at, ends)
     }
 
     #[inline]
-    fn piece_ends_with(self, isa: Isa, text: &[u8], mut at: usize, ends: &mut [usize; ENDS]) -> usize {
+    fn piece_ends_with(&self, isa: Isa, text: &[u8], mut at: usize, ends: &mut [usize; ENDS]) -> usize {
         let cut = match self {
             Self::Gpt2 => Cut::Gpt2,
             Self::Cl100k => Cut::Cl100k,
             Self::O200k => Cut::O200k,
             Self::Llama3 => Cut::Llama3,
             Self::Qwen2 => Cut::Qwen2,
-            Self::Whitespace | Self::Bytes | Self::None => {
+            Self::Whitespace | Self::Bytes | Self::None | Self::Regex(_) => {
                 let mut count = 0;
                 while at < text.len() && count < ENDS {
                     at = self.piece_end(text, at);
@@ -128,27 +155,42 @@ impl Pattern {
         isa.fill(cut, text, at, ends)
     }
 
+    /// What cuts instead of [`Pattern::piece_end`] if the pattern is made of regexes.
+    pub fn cutter(&self) -> Option<&Cutter> {
+        if let Self::Regex(cutter) = self { Some(cutter) } else { None }
+    }
+
     /// A place in `text` at or after `at` where a pre-token starts whatever stands before, for cutting work into
     /// parts that need not know each other; `text.len()` where there is none.
-    pub fn safe_start(self, text: &[u8], at: usize) -> usize {
+    pub fn safe_start(&self, text: &[u8], at: usize) -> usize {
         match self {
             Self::Bytes => at.min(text.len()),
-            Self::None => text.len(),
+            Self::None | Self::Regex(_) => text.len(),
             _ => self.letter_end(text, at),
+        }
+    }
+
+    /// The last place in `text` where a pre-token starts whatever stands before and after; none for some texts.
+    pub fn last_safe_start(&self, text: &[u8]) -> Option<usize> {
+        match self {
+            Self::Bytes => (!text.is_empty()).then_some(text.len()),
+            Self::None | Self::Regex(_) => None,
+            // No pattern joins a letter to the line break before it.
+            _ => (1..text.len()).rev().find(|&at| text[at - 1] == b'\n' && char_at(text, at).0 & LETTER != 0),
         }
     }
 }
 
 impl Pattern {
     /// The next place where a letter stands before white space or punctuation that it is not joined to.
-    fn letter_end(self, text: &[u8], at: usize) -> usize {
+    fn letter_end(&self, text: &[u8], at: usize) -> usize {
         let is_first = |byte: &u8| byte & 0xc0 != 0x80;
         let aligned = text.get(at..).and_then(|rest| rest.iter().position(is_first));
         let mut at = aligned.map_or(text.len(), |skipped| at + skipped);
         let mut before = 0;
         while at < text.len() {
             let (class, length) = char_at(text, at);
-            let apart = class & SPACE != 0 || class == 0 && text[at] != b'\'' && self != Self::Whitespace;
+            let apart = class & SPACE != 0 || class == 0 && text[at] != b'\'' && *self != Self::Whitespace;
             if before & LETTER != 0 && apart {
                 return at;
             }
@@ -159,18 +201,24 @@ impl Pattern {
     }
 }
 
-#[cfg(test)]
-mod tests;
-
 /// The pre-tokens of `text`, in order; joined they are `text`.
-pub fn pretokenize(text: &[u8], pattern: Pattern) -> impl Iterator<Item = &[u8]> {
+pub fn pretokenize<'t>(text: &'t [u8], pattern: &Pattern) -> Result<Vec<&'t [u8]>, Error> {
+    let mut pieces = Vec::new();
+    if let Some(cutter) = pattern.cutter() {
+        cutter.cut(text, &Cancel::new(), &mut |start, end| {
+            pieces.push(&text[start..end]);
+            Ok(())
+        })?;
+        return Ok(pieces);
+    }
     let mut at = 0;
-    std::iter::from_fn(move || {
-        if at >= text.len() {
-            return None;
-        }
+    while at < text.len() {
         let start = at;
         at = pattern.piece_end(text, start);
-        Some(&text[start..at])
-    })
+        pieces.push(&text[start..at]);
+    }
+    Ok(pieces)
 }
+
+#[cfg(test)]
+mod tests;

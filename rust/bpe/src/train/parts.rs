@@ -94,6 +94,8 @@ fn part_start(pattern: &Pattern, text: &[u8], at: usize) -> usize {
     match pattern {
         Pattern::Bytes => return at,
         Pattern::None => return character_start(text, limit),
+        // What a regex joins is not known.
+        Pattern::Regex(_) => return text.len(),
         Pattern::Gpt2 | Pattern::Cl100k | Pattern::O200k | Pattern::Llama3 | Pattern::Qwen2 | Pattern::Whitespace => {}
     }
     let mut place = character_start(text, at);

@@ -6,7 +6,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::TrainOptions;
 use crate::merges::Merge;
-use crate::special::SpecialToken;
+use crate::special::{Flags, SpecialToken};
 use crate::tokenizer::{Parts, Tokenizer};
 use crate::vocabulary::BYTE_ORDER;
 use crate::{Error, Pattern};
@@ -132,16 +132,17 @@ impl Start {
 }
 
 fn special(content: &str, id: u32) -> SpecialToken {
-    SpecialToken { content: content.to_owned(), id, special: true }
+    SpecialToken { content: content.to_owned(), id, special: true, flags: Flags::default() }
 }
 
 fn bytes(pattern: &Pattern) -> Parts {
     Parts {
-        pattern: *pattern,
+        pattern: pattern.clone(),
         tokens: BYTE_ORDER.iter().map(|&byte| vec![byte]).collect(),
         merges: Vec::new(),
         specials: Vec::new(),
         whole_pieces: false,
+        nfc: false,
         post_processor: None,
     }
 }
@@ -152,11 +153,12 @@ fn parts_of(base: &Tokenizer) -> Parts {
         tokens[id as usize] = token.to_vec();
     }
     Parts {
-        pattern: base.pattern(),
+        pattern: base.pattern().clone(),
         tokens,
         merges: base.merges().to_vec(),
         specials: base.special_tokens().to_vec(),
         whole_pieces: base.takes_whole_pieces(),
+        nfc: base.normalizes(),
         post_processor: base.post_processor().map(str::to_owned),
     }
 }

@@ -1,0 +1,411 @@
+//! From text to ids: pre-tokens, what the cache knows of them, merges for the rest; and texts shared out to threads.
+
+use rayon::prelude::*;
+
+use crate::cache::{self, Cache};
+use crate::front::{Chosen, Part, Piece};
+use crate::merges::Scratch;
+use crate::pretokenize::ENDS;
+use crate::special::{Allowed, Rules};
+use crate::tokenizer::Tokenizer;
+use crate::{Cancel, Error};
+
+/// What an array holds ids as.
+pub trait Id: Copy + Send + Sync {
+    /// The id, which the caller knows to fit.
+    fn from_id(id: u32) -> Self;
+}
+
+impl Id for u32 {
+    #[inline(always)]
+    fn from_id(id: u32) -> Self {
+        id
+    }
+}
+
+impl Id for u16 {
+    #[inline(always)]
+    fn from_id(id: u32) -> Self {
+        id as u16
+    }
+}
+
+/// Ids of several texts, one after another.
+#[derive(Debug, Default)]
+pub struct Encoded<T> {
+    /// All ids.
+    pub ids: Vec<T>,
+    /// Where each text starts in `ids`, and the end of the last.
+    pub offsets: Vec<i64>,
+}
+
+/// What to look for in the texts of a call besides ordinary text.
+pub(crate) struct Plan<'a> {
+    rules: Rules<'a>,
+    chosen: Option<Chosen<'a>>,
+}
+
+/// What one thread needs to encode; kept between calls for its cache.
+#[derive(Debug)]
+pub(crate) struct Workspace {
+    cache: Cache,
+    scratch: Scratch,
+    ids: Vec<u32>,
+    ends: [usize; ENDS],
+    /// Key and place in the cache of each pre-token; key 0 for a long one.
+    keys: [(u128, usize); ENDS],
+}
+
+impl Workspace {
+    fn new() -> Box<Self> {
+        let (cache, scratch) = (Cache::new(), Scratch::default());
+        Box::new(Self { cache, scratch, ids: Vec::new(), ends: [0; ENDS], keys: [(0, 0); ENDS] })
+    }
+}
+
+/// Workspaces kept for later calls: more threads than this pay for a new cache.
+const MOST_IDLE: usize = 64;
+/// Ids of one pre-token that a workspace keeps room for.
+const MOST_IDS: usize = 1 << 16;
+/// Text up to this many bytes gets room for an id a byte at once.
+const SMALL: usize = 1 << 12;
+/// Bytes of text that are worth handing to another thread.
+const BATCH: usize = 1 << 15;
+/// Parts for each thread: enough that none waits long for the last.
+const PARTS: usize = 8;
+
+impl Tokenizer {
+    /// The ids of a text, which need not be UTF-8. `T` must hold the vocabulary's.
+    pub fn encode<T: Id>(
+        &self,
+        text: &[u8],
+        allowed: &Allowed,
+        disallowed: &Allowed,
+        cancel: &Cancel,
+    ) -> Result<Vec<T>, Error> {
+        let plan = self.plan(allowed, disallowed)?;
+        let room = if text.len() <= SMALL { text.len() } else { text.len() / 4 };
+        let mut ids = Vec::with_capacity(room + cache::INLINE);
+        self.with_workspace(|workspace| self.encode_planned(text, &plan, workspace, cancel, &mut ids))?;
+        Ok(ids)
+    }
+
+    /// The ids of many texts, on all threads of the current rayon pool.
+    pub fn encode_batch<T: Id>(
+        &self,
+        texts: &[&[u8]],
+        allowed: &Allowed,
+        disallowed: &Allowed,
+        cancel: &Cancel,
+    ) -> Result<Encoded<T>, Error> {
+        let plan = self.plan(allowed, disallowed)?;
+        let total: usize = texts.iter().map(|text| text.len()).sum();
+        let threads = rayon::current_num_threads();
+        let size = if threads == 1 { usize::MAX } else { BATCH.max(total / (threads * PARTS)) };
+        let units = self.units(texts, &plan, size);
+        let mut parts: Vec<Encoded<T>> = batches(&units, size)
+            .into_par_iter()
+            .map(|batch| self.encode_units(batch, &plan, cancel))
+            .collect::<Result<_, _>>()?;
+        let mut offsets = Vec::with_capacity(texts.len() + 1);
+        offsets.push(0);
+        let mut start = 0;
+        for part in &parts {
+            offsets.extend(part.offsets.iter().map(|end| start + end));
+            start += part.ids.len() as i64;
+        }
+        let ids = if parts.len() == 1 { std::mem::take(&mut parts[0].ids) } else { joined(&parts, start as usize) };
+        Ok(Encoded { ids, offsets })
+    }
+
+    /// [`Tokenizer::encode_batch`] on this thread alone.
+    pub fn encode_few<T: Id>(
+        &self,
+        texts: &[&[u8]],
+        allowed: &Allowed,
+        disallowed: &Allowed,
+        cancel: &Cancel,
+    ) -> Result<Encoded<T>, Error> {
+        let plan = self.plan(allowed, disallowed)?;
+        let mut encoded = self.encode_units(&self.units(texts, &plan, usize::MAX), &plan, cancel)?;
+        encoded.offsets.insert(0, 0);
+        Ok(encoded)
+    }
+
+    /// Appends the ids of ordinary text.
+    pub(crate) fn encode_text(&self, text: &[u8], cancel: &Cancel, out: &mut Vec<u32>) -> Result<(), Error> {
+        self.with_workspace(|workspace| self.encode_ordinary(text, workspace, cancel, out))
+    }
+
+    /// What to look for in a text, worked out once for a call.
+    pub(crate) fn plan(&self, allowed: &Allowed, disallowed: &Allowed) -> Result<Plan<'_>, Error> {
+        let rules = self.specials.rules(allowed, disallowed)?;
+        let chosen = self.front.as_ref().map(|front| front.choose(self.specials.tokens(), allowed)).transpose()?;
+        Ok(Plan { rules, chosen })
+    }
+
+    /// Calls `each` with the special tokens and the text between them, in the order of the text.
+    pub(crate) fn walk(
+        &self,
+        text: &[u8],
+        plan: &Plan<'_>,
+        cancel: &Cancel,
+        mut each: impl FnMut(&Part<'_>, Piece) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        plan.rules.check(text)?;
+        if let (Some(front), Some(chosen)) = (&self.front, &plan.chosen) {
+            return front.walk(text, chosen, cancel, each);
+        }
+        let part = Part::as_it_is(text);
+        let mut at = 0;
+        if let Some(search) = plan.rules.parsed() {
+            while let Some((start, end, id)) = search.find(text, at) {
+                if start > at {
+                    each(&part, Piece::Text { start: at, end: start })?;
+                }
+                each(&part, Piece::Token { id, start, end })?;
+                at = end;
+            }
+        }
+        if at < text.len() { each(&part, Piece::Text { start: at, end: text.len() }) } else { Ok(()) }
+    }
+
+    /// The texts, long ones cut into parts of about `size` where that changes nothing.
+    fn units<'t>(&self, texts: &[&'t [u8]], plan: &Plan<'_>, size: usize) -> Vec<Unit<'t>> {
+        let mut units = Vec::with_capacity(texts.len());
+        for &text in texts {
+            let mut start = 0;
+            if plan.rules.parsed().is_none() && plan.chosen.is_none() {
+                while text.len() - start > size.saturating_mul(2) {
+                    let end = self.pattern().safe_start(text, start + size);
+                    if end >= text.len() {
+                        break;
+                    }
+                    units.push(Unit { text, start, end });
+                    start = end;
+                }
+            }
+            units.push(Unit { text, start, end: text.len() });
+        }
+        units
+    }
+
+    /// As [`Encoded`], but that `offsets` holds each text's end alone.
+    fn encode_units<T: Id>(&self, units: &[Unit<'_>], plan: &Plan<'_>, cancel: &Cancel) -> Result<Encoded<T>, Error> {
+        let bytes: usize = units.iter().map(|unit| unit.end - unit.start).sum();
+        let ids = Vec::with_capacity(bytes / 4 + cache::INLINE);
+        let mut part = Encoded { ids, offsets: Vec::with_capacity(units.len()) };
+        self.with_workspace(|workspace| {
+            for unit in units {
+                if unit.start == 0 && unit.end == unit.text.len() {
+                    self.encode_planned(unit.text, plan, workspace, cancel, &mut part.ids)?;
+                } else {
+                    if unit.start == 0 {
+                        plan.rules.check(unit.text)?;
+                    }
+                    self.encode_ordinary(&unit.text[unit.start..unit.end], workspace, cancel, &mut part.ids)?;
+                }
+                if unit.end == unit.text.len() {
+                    part.offsets.push(part.ids.len() as i64);
+                }
+            }
+            Ok(())
+        })?;
+        Ok(part)
+    }
+
+    fn encode_planned<T: Id>(
+        &self,
+        text: &[u8],
+        plan: &Plan<'_>,
+        workspace: &mut Workspace,
+        cancel: &Cancel,
+        out: &mut Vec<T>,
+    ) -> Result<(), Error> {
+        if plan.chosen.is_none() && plan.rules.parsed().is_none() {
+            plan.rules.check(text)?;
+            return self.encode_ordinary(text, workspace, cancel, out);
+        }
+        self.walk(text, plan, cancel, |part, piece| match piece {
+            Piece::Token { id, .. } => {
+                out.push(T::from_id(id));
+                Ok(())
+            }
+            Piece::Text { start, end } => self.encode_ordinary(&part.text[start..end], workspace, cancel, out),
+        })
+    }
+
+    fn encode_ordinary<T: Id>(
+        &self,
+        text: &[u8],
+        workspace: &mut Workspace,
+        cancel: &Cancel,
+        out: &mut Vec<T>,
+    ) -> Result<(), Error> {
+        if let Some(cutter) = self.pattern().cutter() {
+            let (mut at, mut count) = (0, 0);
+            cutter.cut(text, cancel, &mut |_, end| {
+                workspace.ends[count] = end;
+                count += 1;
+                if count == ENDS {
+                    self.encode_pieces(text, at, count, workspace, cancel, out)?;
+                    (at, count) = (end, 0);
+                }
+                Ok(())
+            })?;
+            return self.encode_pieces(text, at, count, workspace, cancel, out);
+        }
+        let mut at = 0;
+        while at < text.len() {
+            cancel.check()?;
+            let count = self.pattern().piece_ends(text, at, &mut workspace.ends);
+            self.encode_pieces(text, at, count, workspace, cancel, out)?;
+            at = workspace.ends[count - 1];
+        }
+        Ok(())
+    }
+
+    /// Encodes the pre-tokens from `at` to the `count` ends in the workspace. All places in the cache are found, and
+    /// asked for, before the first is read: memory answers them side by side.
+    fn encode_pieces<T: Id>(
+        &self,
+        text: &[u8],
+        at: usize,
+        count: usize,
+        workspace: &mut Workspace,
+        cancel: &Cancel,
+        out: &mut Vec<T>,
+    ) -> Result<(), Error> {
+        let Workspace { cache, scratch, ids, ends, keys } = workspace;
+        let (ends, keys) = (&ends[..count], &mut keys[..count]);
+        cache.grow();
+        let mut start = at;
+        for (slot, &end) in keys.iter_mut().zip(ends) {
+            let length = end - start;
+            *slot = if length <= cache::SHORT {
+                let key = cache::key(text, start, length);
+                let place = cache.place(key);
+                cache.prefetch(place);
+                (key, place)
+            } else {
+                (0, 0)
+            };
+            start = end;
+        }
+        out.reserve(start - at + cache::INLINE);
+        let mut start = at;
+        for (&(key, place), &end) in keys.iter().zip(ends) {
+            if key != 0
+                && let Some(known) = cache.get(place, key)
+            {
+                debug_assert!(out.capacity() - out.len() >= cache::INLINE);
+                // SAFETY: room for an id for each byte and INLINE more was reserved, and no piece has more ids than
+                // bytes, so INLINE ids can be written wherever the last one stands.
+                unsafe {
+                    let next = out.as_mut_ptr().add(out.len());
+                    next.write(T::from_id(known.get(0)));
+                    next.add(1).write(T::from_id(known.get(1)));
+                    if known.count() > 2 {
+                        next.add(2).write(T::from_id(known.get(2)));
+                        next.add(3).write(T::from_id(known.get(3)));
+                        next.add(4).write(T::from_id(known.get(4)));
+                    }
+                    out.set_len(out.len() + known.count());
+                }
+            } else {
+                let piece = &text[start..end];
+                if key != 0
+                    && let Some(known) = cache.get_moved(place, key)
+                {
+                    out.extend((0..known.count()).map(|index| T::from_id(known.get(index as u32))));
+                } else if let Some(known) = cache.get_long(piece) {
+                    out.extend(known.iter().map(|&id| T::from_id(id)));
+                } else {
+                    ids.clear();
+                    self.encode_piece(piece, scratch, cancel, ids)?;
+                    if key == 0 || !cache.put(key, ids) {
+                        cache.put_long(piece, ids);
+                    }
+                    out.extend(ids.iter().map(|&id| T::from_id(id)));
+                }
+            }
+            start = end;
+        }
+        Ok(())
+    }
+
+    fn encode_piece(
+        &self,
+        piece: &[u8],
+        scratch: &mut Scratch,
+        cancel: &Cancel,
+        out: &mut Vec<u32>,
+    ) -> Result<(), Error> {
+        if let Some(&id) = self.whole_pieces.as_ref().and_then(|pieces| pieces.get(piece)) {
+            out.push(id);
+            return Ok(());
+        }
+        self.table.merge(piece, &self.byte_ids, scratch, cancel, out)
+    }
+
+    /// Lends a workspace. A lock that is not free at once is not waited for: it may be a forked child's copy of one
+    /// that a thread of the parent held.
+    fn with_workspace<R>(&self, work: impl FnOnce(&mut Workspace) -> R) -> R {
+        let idle = self.idle.try_lock().ok().and_then(|mut idle| idle.pop());
+        let mut workspace = idle.unwrap_or_else(Workspace::new);
+        let result = work(&mut workspace);
+        workspace.scratch.shrink();
+        workspace.ids.shrink_to(MOST_IDS);
+        if let Ok(mut idle) = self.idle.try_lock()
+            && idle.len() < MOST_IDLE
+        {
+            idle.push(workspace);
+        }
+        result
+    }
+}
+
+/// A part of a text.
+struct Unit<'t> {
+    text: &'t [u8],
+    start: usize,
+    end: usize,
+}
+
+/// Neighbouring units, in groups of about `size` bytes.
+fn batches<'a, 't>(units: &'a [Unit<'t>], size: usize) -> Vec<&'a [Unit<'t>]> {
+    let mut batches = Vec::new();
+    let mut start = 0;
+    let mut bytes = 0;
+    for (index, unit) in units.iter().enumerate() {
+        bytes += unit.end - unit.start + 64;
+        if bytes >= size {
+            batches.push(&units[start..=index]);
+            (start, bytes) = (index + 1, 0);
+        }
+    }
+    if start < units.len() {
+        batches.push(&units[start..]);
+    }
+    batches
+}
+
+/// The ids of all parts, `total` of them, copied by all threads.
+fn joined<T: Id>(parts: &[Encoded<T>], total: usize) -> Vec<T> {
+    let mut ids = Vec::with_capacity(total);
+    let mut rest = ids.spare_capacity_mut();
+    let mut copies = Vec::with_capacity(parts.len());
+    for part in parts {
+        let (room, later) = rest.split_at_mut(part.ids.len());
+        copies.push((room, &part.ids));
+        rest = later;
+    }
+    copies.into_par_iter().for_each(|(room, ids)| {
+        for (place, &id) in room.iter_mut().zip(ids) {
+            place.write(id);
+        }
+    });
+    // SAFETY: the parts hold `total` ids, and each was written.
+    unsafe { ids.set_len(total) };
+    ids
+}
