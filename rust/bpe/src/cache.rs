@@ -1,6 +1,10 @@
 //! Ids of pre-tokens met before, in bounded memory: a new pre-token takes the place of an older one.
+//!
+//! Most pre-tokens have few bytes and few ids: [`Key::Exact`] ones are in a table with two to a cache line. Those longer,
+//! or with more ids, have a line each.
 
 use std::hash::{BuildHasher, RandomState};
+use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 
 use memmap2::MmapMut;
@@ -8,301 +12,394 @@ use memmap2::MmapMut;
 /// Longest pre-token whose bytes are its key: with its length it fills 16 bytes.
 pub const SHORT: usize = 15;
 /// Pre-tokens longer than this hardly come twice.
-const LONG: usize = 256;
-/// Ids that fit beside a key: 24 bits each, and 8 for their number.
-pub const INLINE: usize = 5;
-const ID_BITS: u32 = 24;
+pub const LONG: usize = 128;
+/// Ids in a slot of the two tables.
+pub const FEW: usize = 4;
+pub const MANY: usize = 12;
+/// The highest byte of the first id holds the number of ids; of the second, for `MANY`, the length of the pre-token.
+pub const ID_MASK: u32 = (1 << 24) - 1;
 
-const FIRST_BUCKETS: usize = 1 << 12;
-const MOST_BUCKETS: usize = 1 << 17;
-const LONG_SLOTS: usize = 1 << 16;
-const LONG_BYTES: usize = 1 << 21;
-const LONG_IDS: usize = 1 << 19;
+/// Tables start at the first of these sizes, and grow by eights up to the second. Fuller ones would be more in the
+/// processor's cache, but pre-tokens that move to a neighbour cost more than that saves. Lines of 64 bytes.
+const LINES: [usize; 2] = [1 << 12, 1 << 18];
+const LONG_LINES: [usize; 2] = [1 << 10, 1 << 17];
+const HUGE_PAGE: usize = 1 << 21;
 
-/// Up to [`INLINE`] ids and their number, packed.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Ids(u128);
-
-impl Ids {
-    fn pack(ids: &[u32]) -> Self {
-        let packed = ids.iter().rev().fold(0, |packed, &id| packed << ID_BITS | u128::from(id));
-        Self(packed | (ids.len() as u128) << 120)
-    }
-
-    #[inline(always)]
-    pub fn count(self) -> usize {
-        (self.0 >> 120) as usize
-    }
-
-    /// The id at `index`; 0 beyond the last.
-    #[inline(always)]
-    pub fn get(self, index: u32) -> u32 {
-        (self.0 >> (ID_BITS * index)) as u32 & ((1 << ID_BITS) - 1)
-    }
-}
+type Words = [u64; 2];
 
 #[derive(Clone, Copy, Debug, Default)]
+#[repr(C, align(32))]
 struct Slot {
-    key: u128,
-    ids: Ids,
+    key: Words,
+    ids: [u32; FEW],
 }
 
-/// One cache line. When it and its neighbour are full, a new pre-token moves the first slot to the second.
+/// When a line and its neighbour are full, a new pre-token moves the line's first slot to its second.
 #[derive(Clone, Copy, Debug, Default)]
-#[repr(align(64))]
-struct Bucket([Slot; 2]);
+#[repr(C, align(64))]
+struct Line([Slot; 2]);
 
-/// Buckets in pages of 2 MiB where the system has them: their places are random, and so few pages need no looking up.
-#[derive(Debug)]
-struct Buckets {
-    memory: Option<MmapMut>,
-    small: Vec<Bucket>,
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C, align(64))]
+struct LongLine {
+    key: Words,
+    ids: [u32; MANY],
 }
 
-impl Buckets {
-    fn new(size: usize) -> Self {
-        let memory = if size == FIRST_BUCKETS { None } else { MmapMut::map_anon(size * size_of::<Bucket>()).ok() };
+/// Lines in pages of 2 MiB where the system has them: their places are random, and so few pages need no looking up.
+#[derive(Debug)]
+struct Lines<L> {
+    memory: MmapMut,
+    lines: PhantomData<L>,
+}
+
+impl<L> Lines<L> {
+    /// None if there is no memory for them.
+    fn new(size: usize) -> Option<Self> {
+        let memory = MmapMut::map_anon(size * size_of::<L>()).ok()?;
         #[cfg(target_os = "linux")]
-        if let Some(memory) = &memory {
+        if size * size_of::<L>() >= HUGE_PAGE {
             // A wish: smaller pages do as well.
             let _ = memory.advise(memmap2::Advice::HugePage);
         }
-        let small = if memory.is_none() { vec![Bucket::default(); size] } else { Vec::new() };
-        Self { memory, small }
+        Some(Self { memory, lines: PhantomData })
     }
 }
 
-impl Deref for Buckets {
-    type Target = [Bucket];
+impl<L> Deref for Lines<L> {
+    type Target = [L];
 
     #[inline(always)]
-    fn deref(&self) -> &[Bucket] {
-        match &self.memory {
-            // SAFETY: the map starts at a page, holds whole buckets, and any bytes, its zeros too, are buckets.
-            Some(memory) => unsafe {
-                std::slice::from_raw_parts(memory.as_ptr().cast(), memory.len() / size_of::<Bucket>())
-            },
-            None => &self.small,
-        }
+    fn deref(&self) -> &[L] {
+        // SAFETY: the map starts at a page, holds whole lines, and any bytes, its zeros too, are lines.
+        unsafe { std::slice::from_raw_parts(self.memory.as_ptr().cast(), self.memory.len() / size_of::<L>()) }
     }
 }
 
-impl DerefMut for Buckets {
+impl<L> DerefMut for Lines<L> {
     #[inline(always)]
-    fn deref_mut(&mut self) -> &mut [Bucket] {
-        match &mut self.memory {
-            // SAFETY: as above.
-            Some(memory) => unsafe {
-                std::slice::from_raw_parts_mut(memory.as_mut_ptr().cast(), memory.len() / size_of::<Bucket>())
-            },
-            None => &mut self.small,
-        }
+    fn deref_mut(&mut self) -> &mut [L] {
+        // SAFETY: as above.
+        unsafe { std::slice::from_raw_parts_mut(self.memory.as_mut_ptr().cast(), self.memory.len() / size_of::<L>()) }
     }
 }
 
+/// What a pre-token is looked up by, and where: found for many before the first is looked up, so that memory answers
+/// them side by side.
 #[derive(Clone, Copy, Debug, Default)]
-struct LongSlot {
-    hash: u64,
-    bytes_at: u32,
-    ids_at: u32,
-    length: u16,
-    count: u16,
+pub struct Key {
+    words: Words,
+    line: u32,
+    kind: u32,
+    /// Where the pre-token ends in its text.
+    pub end: usize,
 }
 
-/// Pre-tokens by their bytes, the longer ones by a hash. Hashes are keyed at random; and since nothing is searched
-/// beyond one place, text made to collide only costs what text never seen before does.
+/// The kinds of keys; every other number is the length of a pre-token with a line of its own.
+const FEW_IDS: u32 = 0;
+const UNKEPT: u32 = u32::MAX;
+
+/// Keys that are too long for their bytes are hashed by NH (Black et al. 1999, "UMAC: fast and secure message
+/// authentication", section 4): two different pre-tokens of one length have the same 128 bits with probability 2^-64
+/// over the secret, which is drawn anew for each cache and never told. Every lookup meets two of them, so ids are wrong
+/// once in 10^18 lookups at the most; the processor's memory errs more often.
 #[derive(Debug)]
 pub struct Cache {
-    seed: u64,
-    buckets: Buckets,
+    secret: [u64; LONG / 8],
+    lines: Lines<Line>,
     kept: usize,
-    long: Vec<LongSlot>,
-    long_bytes: Vec<u8>,
-    long_ids: Vec<u32>,
+    long: Lines<LongLine>,
+    long_kept: usize,
 }
 
 impl Cache {
     pub fn new() -> Self {
+        let random = RandomState::new();
         Self {
-            seed: RandomState::new().hash_one(0) | 1,
-            buckets: Buckets::new(FIRST_BUCKETS),
+            secret: std::array::from_fn(|index| random.hash_one(index)),
+            lines: first_lines(LINES[0]),
             kept: 0,
-            long: Vec::new(),
-            long_bytes: Vec::new(),
-            long_ids: Vec::new(),
+            long: first_lines(LONG_LINES[0]),
+            long_kept: 0,
         }
     }
 
-    /// Makes room for more short pre-tokens if they need it; places found before are not valid after.
+    /// Makes room for more if it is needed and can be had; keys found before are not valid after.
     #[inline]
     pub fn grow(&mut self) {
-        if self.kept > self.buckets.len() && self.buckets.len() < MOST_BUCKETS {
-            self.rehash();
+        if self.kept > self.lines.len() / 2 && self.lines.len() < LINES[1] {
+            self.grow_lines();
+        }
+        if self.long_kept > self.long.len() / 2 && self.long.len() < LONG_LINES[1] {
+            self.grow_long();
         }
     }
 
     #[cold]
-    fn rehash(&mut self) {
-        let size = (self.buckets.len() * 8).min(MOST_BUCKETS);
-        let old = std::mem::replace(&mut self.buckets, Buckets::new(size));
+    fn grow_lines(&mut self) {
         self.kept = 0;
-        for slot in old.iter().flat_map(|bucket| bucket.0.iter().rev()).filter(|slot| slot.key != 0) {
-            self.keep(*slot);
+        let Some(larger) = Lines::new((self.lines.len() * 8).min(LINES[1])) else { return };
+        let old = std::mem::replace(&mut self.lines, larger);
+        for slot in old.iter().flat_map(|line| line.0.iter().rev()).filter(|slot| slot.key[1] != 0) {
+            self.keep(self.line(slot.key), *slot);
         }
     }
 
-    /// Where a key's bucket is.
-    #[inline(always)]
-    pub fn place(&self, key: u128) -> usize {
-        let product = u128::from((key as u64) ^ self.seed) * u128::from((key >> 64) as u64 ^ 0x9e37_79b9_7f4a_7c15);
-        ((product as u64) ^ (product >> 64) as u64).wrapping_mul(self.seed) as usize
-            >> (64 - self.buckets.len().trailing_zeros())
-    }
-
-    #[inline(always)]
-    pub fn prefetch(&self, place: usize) {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: a prefetch reads nothing, whatever the address.
-        unsafe {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            _mm_prefetch::<_MM_HINT_T0>(self.buckets.as_ptr().wrapping_add(place).cast());
+    #[cold]
+    fn grow_long(&mut self) {
+        self.long_kept = 0;
+        let Some(larger) = Lines::new((self.long.len() * 8).min(LONG_LINES[1])) else { return };
+        let old = std::mem::replace(&mut self.long, larger);
+        for line in old.iter().filter(|line| line.ids[1] != 0) {
+            self.keep_long(self.long_line(line.key), *line);
         }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = place;
     }
 
     #[inline(always)]
-    pub fn get(&self, place: usize, key: u128) -> Option<Ids> {
-        let [first, second] = &self.buckets[place].0;
-        if first.key == key {
-            Some(first.ids)
-        } else if second.key == key {
-            Some(second.ids)
+    fn hash(&self, words: Words) -> u64 {
+        let product = u128::from(words[0] ^ self.secret[0]) * u128::from(words[1] ^ self.secret[1]);
+        product as u64 ^ (product >> 64) as u64
+    }
+
+    #[inline(always)]
+    fn line(&self, words: Words) -> u32 {
+        (self.hash(words) as usize & (self.lines.len() - 1)) as u32
+    }
+
+    #[inline(always)]
+    fn long_line(&self, words: Words) -> u32 {
+        (self.hash(words) as usize & (self.long.len() - 1)) as u32
+    }
+
+    /// Sets the key of `text[start..end]` and asks memory for what stands there.
+    #[inline(always)]
+    pub fn set_key(&self, text: &[u8], start: usize, end: usize, key: &mut Key) {
+        let length = end - start;
+        key.end = end;
+        if length > SHORT {
+            return self.set_long_key(&text[start..end], key);
+        }
+        let words = match text[start..].first_chunk::<16>() {
+            Some(window) => masked(window, length),
+            None => {
+                let mut window = [0; 16];
+                window[..length].copy_from_slice(&text[start..end]);
+                masked(&window, length)
+            }
+        };
+        // Field by field: a key made elsewhere and copied here waits for its own writes.
+        key.words[0] = words[0];
+        key.words[1] = words[1] | (length as u64) << 56;
+        // Characters beyond ASCII are bytes and ids to a number that does not fit the smaller slots.
+        if length > 8 && words[0] & 0x8080_8080_8080_8080 != 0 {
+            self.set_line(length, key);
         } else {
-            None
+            key.kind = FEW_IDS;
+            key.line = self.line(key.words);
+            prefetch(self.lines.as_ptr().wrapping_add(key.line as usize));
         }
     }
 
-    /// [`Cache::get`] in the bucket that takes what its neighbour has no room for.
-    pub fn get_moved(&self, place: usize, key: u128) -> Option<Ids> {
-        self.get(place ^ 1, key)
+    #[inline(always)]
+    fn set_line(&self, length: usize, key: &mut Key) {
+        key.kind = length as u32;
+        key.line = self.long_line(key.words);
+        prefetch(self.long.as_ptr().wrapping_add(key.line as usize));
     }
 
-    /// Keeps the ids of a short pre-token; false if there are too many.
-    pub fn put(&mut self, key: u128, ids: &[u32]) -> bool {
-        let fits = ids.len() <= INLINE;
-        if fits {
-            self.keep(Slot { key, ids: Ids::pack(ids) });
+    fn set_long_key(&self, piece: &[u8], key: &mut Key) {
+        if piece.len() > LONG {
+            key.kind = UNKEPT;
+            return;
         }
-        fits
+        let mut sum = 0u128;
+        let mut add = |chunk: &[u8; 16], secret: &[u64]| {
+            let words = masked(chunk, 16);
+            let product = u128::from(words[0].wrapping_add(secret[0])) * u128::from(words[1].wrapping_add(secret[1]));
+            sum = sum.wrapping_add(product);
+        };
+        let (chunks, rest) = piece.as_chunks::<16>();
+        let mut secrets = self.secret.chunks_exact(2);
+        for (chunk, secret) in chunks.iter().zip(&mut secrets) {
+            add(chunk, secret);
+        }
+        if let Some(secret) = secrets.next().filter(|_| !rest.is_empty()) {
+            let mut chunk = [0; 16];
+            chunk[..rest.len()].copy_from_slice(rest);
+            add(&chunk, secret);
+        }
+        key.words = [sum as u64, (sum >> 64) as u64];
+        self.set_line(piece.len(), key);
     }
 
-    fn keep(&mut self, slot: Slot) {
+    /// Writes the ids of a pre-token with few of them to `out`, [`FEW`] values whatever their number; returns that, 0
+    /// if the pre-token is not known here.
+    ///
+    /// # Safety
+    ///
+    /// [`FEW`] values can be written at `out`.
+    #[inline(always)]
+    pub unsafe fn get_few<T>(&self, key: &Key, out: *mut T, id: impl Fn(u32) -> T) -> usize {
+        if key.kind != FEW_IDS {
+            return 0;
+        }
+        let slots = &self.lines[key.line as usize].0;
+        let second = usize::from(slots[1].key == key.words);
+        let slot = &slots[second];
+        if slot.key != key.words {
+            return 0;
+        }
+        // SAFETY: the caller's promise.
+        unsafe { out.cast::<[T; FEW]>().write_unaligned(slot.ids.map(|value| id(value & ID_MASK))) };
+        (slot.ids[0] >> 24) as usize
+    }
+
+    /// The ids that [`Cache::get_few`] does not look for: the first `.1` of `.0`, whose highest bytes mean nothing.
+    #[inline]
+    pub fn get(&self, key: &Key, length: usize) -> Option<(&[u32], usize)> {
+        if key.kind == FEW_IDS {
+            let neighbour = &self.lines[key.line as usize ^ 1].0;
+            if let Some(slot) = neighbour.iter().find(|slot| slot.key == key.words) {
+                return Some((&slot.ids, (slot.ids[0] >> 24) as usize));
+            }
+        }
+        let line = match key.kind {
+            UNKEPT => return None,
+            FEW_IDS => self.long_line(key.words),
+            _ => key.line,
+        } as usize;
+        let is_it = |line: &&LongLine| line.key == key.words && line.ids[1] >> 24 == length as u32;
+        let found = [&self.long[line], &self.long[line ^ 1]].into_iter().find(is_it)?;
+        Some((&found.ids, (found.ids[0] >> 24) as usize))
+    }
+
+    /// Keeps the ids of a pre-token of `length` bytes, unless there are too many.
+    pub fn put(&mut self, key: &Key, length: usize, ids: &[u32]) {
+        if key.kind == FEW_IDS && ids.len() <= FEW {
+            let mut slot = Slot { key: key.words, ids: [0; FEW] };
+            slot.ids[..ids.len()].copy_from_slice(ids);
+            slot.ids[0] |= (ids.len() as u32) << 24;
+            self.keep(key.line, slot);
+        } else if key.kind != UNKEPT && ids.len() <= MANY {
+            let mut line = LongLine { key: key.words, ids: [0; MANY] };
+            line.ids[..ids.len()].copy_from_slice(ids);
+            line.ids[0] |= (ids.len() as u32) << 24;
+            line.ids[1] |= (length as u32) << 24;
+            self.keep_long(self.long_line(key.words), line);
+        }
+    }
+
+    fn keep(&mut self, place: u32, slot: Slot) {
         self.kept += 1;
-        let place = self.place(slot.key);
+        let place = place as usize;
         for place in [place, place ^ 1] {
-            if let Some(free) = self.buckets[place].0.iter_mut().find(|slot| slot.key == 0) {
+            if let Some(free) = self.lines[place].0.iter_mut().find(|slot| slot.key[1] == 0) {
                 *free = slot;
                 return;
             }
         }
-        let bucket = &mut self.buckets[place].0;
-        bucket[1] = bucket[0];
-        bucket[0] = slot;
+        let line = &mut self.lines[place].0;
+        line[1] = line[0];
+        line[0] = slot;
     }
 
-    /// The ids of a pre-token that [`Cache::put_long`] kept.
-    pub fn get_long(&self, piece: &[u8]) -> Option<&[u32]> {
-        let hash = self.hash(piece);
-        let slot = self.long.get(hash as usize % LONG_SLOTS).filter(|slot| slot.hash == hash)?;
-        let bytes = self.long_bytes.get(slot.bytes_at as usize..)?.get(..usize::from(slot.length))?;
-        if bytes != piece {
-            return None;
+    fn keep_long(&mut self, place: u32, line: LongLine) {
+        self.long_kept += 1;
+        let place = place as usize;
+        if self.long[place].ids[1] != 0 {
+            self.long[place ^ 1] = self.long[place];
         }
-        self.long_ids.get(slot.ids_at as usize..)?.get(..usize::from(slot.count))
-    }
-
-    pub fn put_long(&mut self, piece: &[u8], ids: &[u32]) {
-        if piece.len() > LONG {
-            return;
-        }
-        if self.long_bytes.len() + piece.len() > LONG_BYTES || self.long_ids.len() + ids.len() > LONG_IDS {
-            self.long.clear();
-            self.long_bytes.clear();
-            self.long_ids.clear();
-        }
-        if self.long.is_empty() {
-            self.long.resize(LONG_SLOTS, LongSlot::default());
-        }
-        let hash = self.hash(piece);
-        self.long[hash as usize % LONG_SLOTS] = LongSlot {
-            hash,
-            bytes_at: self.long_bytes.len() as u32,
-            ids_at: self.long_ids.len() as u32,
-            length: piece.len() as u16,
-            count: ids.len() as u16,
-        };
-        self.long_bytes.extend_from_slice(piece);
-        self.long_ids.extend_from_slice(ids);
-    }
-
-    fn hash(&self, piece: &[u8]) -> u64 {
-        let mut hash = self.seed ^ piece.len() as u64;
-        let mut mix = |word: u64| {
-            hash = (hash ^ word).wrapping_mul(0xff51_afd7_ed55_8ccd);
-            hash ^= hash >> 32;
-        };
-        let (words, rest) = piece.as_chunks::<8>();
-        words.iter().for_each(|word| mix(u64::from_le_bytes(*word)));
-        let mut last = [0; 8];
-        last[..rest.len()].copy_from_slice(rest);
-        mix(u64::from_le_bytes(last));
-        hash
+        self.long[place] = line;
     }
 }
 
-/// The bytes of `text[start..start + length]`, `length` in 1 to [`SHORT`], and their number; never 0.
+/// Without memory for these there is none for any text.
+fn first_lines<L>(size: usize) -> Lines<L> {
+    Lines::new(size).unwrap_or_else(|| std::alloc::handle_alloc_error(std::alloc::Layout::new::<L>()))
+}
+
+/// The first `length` bytes of 16, the others 0.
 #[inline(always)]
-pub fn key(text: &[u8], start: usize, length: usize) -> u128 {
-    let bytes = match text[start..].first_chunk::<16>() {
-        Some(window) => u128::from_le_bytes(*window) & (u128::MAX >> (8 * (16 - length))),
-        None => {
-            let mut window = [0; 16];
-            window[..length].copy_from_slice(&text[start..start + length]);
-            u128::from_le_bytes(window)
+fn masked(window: &[u8; 16], length: usize) -> Words {
+    const MASKS: [Words; 17] = {
+        let mut masks = [[0; 2]; 17];
+        let mut length = 1;
+        while length <= 16 {
+            masks[length][0] = if length < 8 { (1 << (8 * length)) - 1 } else { u64::MAX };
+            masks[length][1] = if length <= 8 { 0 } else { u64::MAX >> (8 * (16 - length)) };
+            length += 1;
         }
+        masks
     };
-    bytes | (length as u128) << 120
+    let all = u128::from_le_bytes(*window);
+    let mask = &MASKS[length];
+    [all as u64 & mask[0], (all >> 64) as u64 & mask[1]]
+}
+
+#[inline(always)]
+fn prefetch<L>(line: *const L) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch reads nothing, whatever the address.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(line.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = line;
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn key(cache: &Cache, text: &[u8], start: usize, end: usize) -> Key {
+        let mut key = Key::default();
+        cache.set_key(text, start, end, &mut key);
+        key
+    }
+
+    fn get(cache: &Cache, text: &[u8]) -> Option<Vec<u32>> {
+        let key = key(cache, text, 0, text.len());
+        let mut few = [0; FEW];
+        // SAFETY: there is room for FEW.
+        let count = unsafe { cache.get_few(&key, few.as_mut_ptr(), |id| id) };
+        if count > 0 {
+            return Some(few[..count].to_vec());
+        }
+        let (ids, count) = cache.get(&key, text.len())?;
+        Some(ids[..count].iter().map(|id| id & ID_MASK).collect())
+    }
+
     #[test]
     fn what_is_kept_comes_back_and_memory_is_bounded() {
         let mut cache = Cache::new();
-        for number in 0..600_000u32 {
-            let word = number.to_string();
-            let key = key(word.as_bytes(), 0, word.len());
-            cache.grow();
-            let ids = [number, 1, 2, 3, 4];
-            assert!(cache.put(key, &ids[..1 + number as usize % INLINE]));
-            let place = cache.place(key);
-            let found = cache.get(place, key).or_else(|| cache.get_moved(place, key)).unwrap();
-            assert_eq!((found.count(), found.get(0)), (1 + number as usize % INLINE, number));
-            cache.put_long(word.repeat(5).as_bytes(), &ids);
-            assert_eq!(cache.get_long(word.repeat(5).as_bytes()), Some(&ids[..]));
+        for number in 0..700_000u32 {
+            let ids: Vec<u32> = (0..1 + number % 13).map(|place| number + place).collect();
+            for repeats in [1, 2, 5] {
+                let word = format!("{}{number}", if number % 3 == 0 { "é" } else { "e" }).repeat(repeats);
+                cache.grow();
+                let key = key(&cache, word.as_bytes(), 0, word.len());
+                cache.put(&key, word.len(), &ids);
+                let expected = (ids.len() <= MANY).then(|| ids.clone());
+                assert_eq!(get(&cache, word.as_bytes()), expected, "{word}");
+            }
         }
-        assert_eq!(cache.buckets.len(), MOST_BUCKETS);
-        assert!(cache.long_bytes.len() <= LONG_BYTES && cache.long_ids.len() <= LONG_IDS);
-        assert!(!cache.put(1, &[0; INLINE + 1]));
+        assert_eq!((cache.lines.len(), cache.long.len()), (LINES[1], LONG_LINES[1]));
+        let long = [b'a'; LONG + 1];
+        cache.put(&key(&cache, &long, 0, long.len()), long.len(), &[1]);
+        assert_eq!(get(&cache, &long), None);
     }
 
     #[test]
     fn keys_are_of_the_piece_alone() {
-        let text = b"abcdefghijklmnopqrstuvwxyz";
-        assert_eq!(key(text, 2, 3), key(b"cde", 0, 3));
-        assert_ne!(key(b"a\0", 0, 1), key(b"a\0", 0, 2));
+        let cache = Cache::new();
+        let text = b"abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyz";
+        for length in 1..=26 {
+            let [one, other] = [2, 28].map(|start| key(&cache, text, start, (start + length).min(text.len())));
+            let alone = key(&cache, &text[2..2 + length], 0, length);
+            assert_eq!((one.words, one.kind), (alone.words, alone.kind));
+            assert!(length > 24 || one.words == other.words);
+        }
+        assert_ne!(key(&cache, b"a\0", 0, 1).words, key(&cache, b"a\0", 0, 2).words);
     }
 }

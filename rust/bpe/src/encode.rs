@@ -2,8 +2,9 @@
 
 use rayon::prelude::*;
 
-use crate::cache::{self, Cache};
+use crate::cache::{self, Cache, Key};
 use crate::front::{Chosen, Part, Piece};
+use crate::longest::DeadEnds;
 use crate::merges::Scratch;
 use crate::pretokenize::ENDS;
 use crate::special::{Allowed, Rules};
@@ -50,16 +51,17 @@ pub(crate) struct Plan<'a> {
 pub(crate) struct Workspace {
     cache: Cache,
     scratch: Scratch,
+    dead_ends: DeadEnds,
     ids: Vec<u32>,
     ends: [usize; ENDS],
-    /// Key and place in the cache of each pre-token; key 0 for a long one.
-    keys: [(u128, usize); ENDS],
+    /// What the cache knows pre-tokens, or parts of them, by.
+    keys: [Key; ENDS],
 }
 
 impl Workspace {
     fn new() -> Box<Self> {
-        let (cache, scratch) = (Cache::new(), Scratch::default());
-        Box::new(Self { cache, scratch, ids: Vec::new(), ends: [0; ENDS], keys: [(0, 0); ENDS] })
+        let (cache, scratch, dead_ends) = (Cache::new(), Scratch::default(), DeadEnds::default());
+        Box::new(Self { cache, scratch, dead_ends, ids: Vec::new(), ends: [0; ENDS], keys: [Key::default(); ENDS] })
     }
 }
 
@@ -85,7 +87,7 @@ impl Tokenizer {
     ) -> Result<Vec<T>, Error> {
         let plan = self.plan(allowed, disallowed)?;
         let room = if text.len() <= SMALL { text.len() } else { text.len() / 4 };
-        let mut ids = Vec::with_capacity(room + cache::INLINE);
+        let mut ids = Vec::with_capacity(room + cache::FEW);
         self.with_workspace(|workspace| self.encode_planned(text, &plan, workspace, cancel, &mut ids))?;
         Ok(ids)
     }
@@ -193,7 +195,7 @@ impl Tokenizer {
     /// As [`Encoded`], but that `offsets` holds each text's end alone.
     fn encode_units<T: Id>(&self, units: &[Unit<'_>], plan: &Plan<'_>, cancel: &Cancel) -> Result<Encoded<T>, Error> {
         let bytes: usize = units.iter().map(|unit| unit.end - unit.start).sum();
-        let ids = Vec::with_capacity(bytes / 4 + cache::INLINE);
+        let ids = Vec::with_capacity(bytes / 4 + cache::FEW);
         let mut part = Encoded { ids, offsets: Vec::with_capacity(units.len()) };
         self.with_workspace(|workspace| {
             for unit in units {
@@ -276,58 +278,54 @@ impl Tokenizer {
         cancel: &Cancel,
         out: &mut Vec<T>,
     ) -> Result<(), Error> {
-        let Workspace { cache, scratch, ids, ends, keys } = workspace;
-        let (ends, keys) = (&ends[..count], &mut keys[..count]);
-        cache.grow();
-        let mut start = at;
-        for (slot, &end) in keys.iter_mut().zip(ends) {
-            let length = end - start;
-            *slot = if length <= cache::SHORT {
-                let key = cache::key(text, start, length);
-                let place = cache.place(key);
-                cache.prefetch(place);
-                (key, place)
-            } else {
-                (0, 0)
-            };
-            start = end;
+        workspace.cache.grow();
+        let (mut from, mut start, mut known) = (at, at, 0);
+        for index in 0..count {
+            let end = workspace.ends[index];
+            let seams = self.seams.as_ref().filter(|_| may_have_seams(&text[start..end]));
+            // Most pre-tokens are one part.
+            while start < end {
+                let part_end = seams.map_or(end, |seams| start + seams.next(&text[start..end]));
+                if known == ENDS {
+                    self.encode_keyed(text, from, known, workspace, cancel, out)?;
+                    (from, known) = (start, 0);
+                }
+                workspace.cache.set_key(text, start, part_end, &mut workspace.keys[known]);
+                known += 1;
+                start = part_end;
+            }
         }
-        out.reserve(start - at + cache::INLINE);
-        let mut start = at;
-        for (&(key, place), &end) in keys.iter().zip(ends) {
-            if key != 0
-                && let Some(known) = cache.get(place, key)
-            {
-                debug_assert!(out.capacity() - out.len() >= cache::INLINE);
-                // SAFETY: room for an id for each byte and INLINE more was reserved, and no piece has more ids than
-                // bytes, so INLINE ids can be written wherever the last one stands.
-                unsafe {
-                    let next = out.as_mut_ptr().add(out.len());
-                    next.write(T::from_id(known.get(0)));
-                    next.add(1).write(T::from_id(known.get(1)));
-                    if known.count() > 2 {
-                        next.add(2).write(T::from_id(known.get(2)));
-                        next.add(3).write(T::from_id(known.get(3)));
-                        next.add(4).write(T::from_id(known.get(4)));
-                    }
-                    out.set_len(out.len() + known.count());
-                }
+        self.encode_keyed(text, from, known, workspace, cancel, out)
+    }
+
+    fn encode_keyed<T: Id>(
+        &self,
+        text: &[u8],
+        mut start: usize,
+        count: usize,
+        workspace: &mut Workspace,
+        cancel: &Cancel,
+        out: &mut Vec<T>,
+    ) -> Result<(), Error> {
+        let Workspace { cache, scratch, dead_ends, ids, keys, .. } = workspace;
+        let keys = &keys[..count];
+        out.reserve(keys.last().map_or(0, |last| last.end - start) + cache::FEW);
+        for key in keys {
+            let end = key.end;
+            debug_assert!(out.capacity() - out.len() >= end - start + cache::FEW);
+            // SAFETY: room for an id for each byte and FEW more was reserved, and no piece has more ids than bytes, so
+            // FEW ids can be written wherever the last one stands.
+            let known = unsafe { cache.get_few(key, out.as_mut_ptr().add(out.len()), T::from_id) };
+            if known > 0 {
+                // SAFETY: so many were written.
+                unsafe { out.set_len(out.len() + known) };
+            } else if let Some((known, count)) = cache.get(key, end - start) {
+                out.extend(known[..count].iter().map(|&id| T::from_id(id & cache::ID_MASK)));
             } else {
-                let piece = &text[start..end];
-                if key != 0
-                    && let Some(known) = cache.get_moved(place, key)
-                {
-                    out.extend((0..known.count()).map(|index| T::from_id(known.get(index as u32))));
-                } else if let Some(known) = cache.get_long(piece) {
-                    out.extend(known.iter().map(|&id| T::from_id(id)));
-                } else {
-                    ids.clear();
-                    self.encode_piece(piece, scratch, cancel, ids)?;
-                    if key == 0 || !cache.put(key, ids) {
-                        cache.put_long(piece, ids);
-                    }
-                    out.extend(ids.iter().map(|&id| T::from_id(id)));
-                }
+                ids.clear();
+                self.encode_piece(&text[start..end], (scratch, dead_ends), cancel, ids)?;
+                cache.put(key, end - start, ids);
+                out.extend(ids.iter().map(|&id| T::from_id(id)));
             }
             start = end;
         }
@@ -337,12 +335,15 @@ impl Tokenizer {
     fn encode_piece(
         &self,
         piece: &[u8],
-        scratch: &mut Scratch,
+        (scratch, dead_ends): (&mut Scratch, &mut DeadEnds),
         cancel: &Cancel,
         out: &mut Vec<u32>,
     ) -> Result<(), Error> {
-        if let Some(&id) = self.whole_pieces.as_ref().and_then(|pieces| pieces.get(piece)) {
+        if let Some(id) = self.longest.whole(piece).filter(|_| self.whole_pieces) {
             out.push(id);
+            return Ok(());
+        }
+        if self.longest.encode(&self.table, piece, dead_ends, cancel, out)? {
             return Ok(());
         }
         self.table.merge(piece, &self.byte_ids, scratch, cancel, out)
@@ -355,6 +356,7 @@ impl Tokenizer {
         let mut workspace = idle.unwrap_or_else(Workspace::new);
         let result = work(&mut workspace);
         workspace.scratch.shrink();
+        workspace.dead_ends.shrink();
         workspace.ids.shrink_to(MOST_IDS);
         if let Ok(mut idle) = self.idle.try_lock()
             && idle.len() < MOST_IDLE
@@ -363,6 +365,12 @@ impl Tokenizer {
         }
         result
     }
+}
+
+/// A short pre-token is found in the cache as it is.
+#[inline(always)]
+fn may_have_seams(piece: &[u8]) -> bool {
+    piece.len() > 8 && (piece.len() > cache::SHORT || piece[0] >= 0xe0 || piece[1] >= 0xe0)
 }
 
 /// A part of a text.

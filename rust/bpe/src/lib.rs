@@ -6,13 +6,16 @@ mod encode;
 mod error;
 mod formats;
 mod front;
+mod longest;
 mod merges;
 mod offsets;
 mod pretokenize;
+mod seams;
 mod special;
 mod stream;
 mod tokenizer;
 mod train;
+mod trie;
 mod unicode;
 mod vocabulary;
 

@@ -18,20 +18,16 @@ pub struct Merge {
     pub result: u32,
 }
 
-/// Up to here looking through all pairs for the earliest is faster than a heap; longer pieces are encoded by
-/// windows of as many bytes.
-const SHORT: usize = 64;
-/// Most pieces are no longer than this, and less to look through.
-const TINY: usize = 16;
-/// Bits for a place in a window; the rest of a key is the rank.
+/// Up to this many bytes looking through all pairs for the earliest is faster than a heap.
+const SHORT: usize = 16;
+/// Bits for a place in a short piece; the rest of a key is the rank.
 const PLACE_BITS: u32 = SHORT.trailing_zeros();
 /// Ranks from here on do not fit in a key.
 const RANKS: u32 = 1 << (31 - PLACE_BITS);
-/// How often a seam between windows is tried, and how many bytes a window must bring.
-const SEAMS: usize = 4;
-const LEAST: usize = SHORT / 4;
 /// Merges between two looks at the cancel flag.
 const CHECK: usize = 1 << 16;
+/// Bits of the filter for each slot, at most half of which are used: one wrong answer in 16.
+const FILTER_BITS: usize = 8;
 const NONE: u32 = u32::MAX;
 
 /// From a pair of ids to the rank of its merge and the id that it makes: open addressing, at most half full.
@@ -39,6 +35,9 @@ const NONE: u32 = u32::MAX;
 pub struct PairTable {
     slots: Vec<Slot>,
     shift: u32,
+    /// Bits set where a pair's hash points: most pairs that are asked for have no merge, and this stays in the
+    /// processor's cache where the slots do not.
+    filter: Vec<u64>,
     used: usize,
     largest: u32,
 }
@@ -57,7 +56,8 @@ impl PairTable {
     /// An empty table with room for `merges`.
     pub fn with_capacity(merges: usize) -> Self {
         let size = (merges * 2).next_power_of_two().max(16);
-        Self { slots: vec![EMPTY; size], shift: 64 - size.trailing_zeros(), used: 0, largest: 0 }
+        let filter = vec![0; size * FILTER_BITS / 64];
+        Self { slots: vec![EMPTY; size], shift: 64 - size.trailing_zeros(), filter, used: 0, largest: 0 }
     }
 
     /// Adds a merge; false if the pair has one already.
@@ -69,7 +69,7 @@ impl PairTable {
         if self.slots[at].result != NONE {
             return false;
         }
-        self.slots[at] = Slot { left: merge.left, right: merge.right, rank, result: merge.result };
+        self.fill(at, Slot { left: merge.left, right: merge.right, rank, result: merge.result });
         self.used += 1;
         self.largest = self.largest.max(rank);
         true
@@ -79,17 +79,27 @@ impl PairTable {
         let mut larger = Self::with_capacity(self.slots.len());
         for slot in self.slots.iter().filter(|slot| slot.result != NONE) {
             let at = larger.find(slot.left, slot.right);
-            larger.slots[at] = *slot;
+            larger.fill(at, *slot);
         }
         (larger.used, larger.largest) = (self.used, self.largest);
         *self = larger;
     }
 
+    fn fill(&mut self, at: usize, slot: Slot) {
+        self.slots[at] = slot;
+        let bit = self.bit(hash(slot.left, slot.right));
+        self.filter[bit / 64] |= 1 << (bit % 64);
+    }
+
+    #[inline(always)]
+    fn bit(&self, hash: u64) -> usize {
+        (hash >> (self.shift - FILTER_BITS.trailing_zeros())) as usize
+    }
+
     #[inline]
     fn find(&self, left: u32, right: u32) -> usize {
-        let key = u64::from(left) << 32 | u64::from(right);
         let mask = self.slots.len() - 1;
-        let mut at = (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> self.shift) as usize;
+        let mut at = (hash(left, right) >> self.shift) as usize;
         loop {
             let slot = &self.slots[at];
             if slot.result == NONE || (slot.left == left && slot.right == right) {
@@ -102,9 +112,18 @@ impl PairTable {
     /// Rank and result of a pair's merge; the rank of a pair without one is `u32::MAX`.
     #[inline]
     pub fn get(&self, left: u32, right: u32) -> (u32, u32) {
+        let bit = self.bit(hash(left, right));
+        if self.filter[bit / 64] >> (bit % 64) & 1 == 0 {
+            return (NONE, NONE);
+        }
         let slot = &self.slots[self.find(left, right)];
         (slot.rank, slot.result)
     }
+}
+
+#[inline(always)]
+fn hash(left: u32, right: u32) -> u64 {
+    (u64::from(left) << 32 | u64::from(right)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 /// Buffers for [`PairTable::merge`], kept between calls.
@@ -137,17 +156,10 @@ impl PairTable {
         cancel: &Cancel,
         out: &mut Vec<u32>,
     ) -> Result<(), Error> {
-        let known = out.len();
-        if piece.len() <= TINY && self.largest < RANKS {
-            let mut window = Window::<TINY>::new(piece, byte_ids);
-            window.merge(self);
-            window.write(window.starts, out);
+        if piece.len() <= SHORT && self.largest < RANKS {
+            merge_short(self, piece, byte_ids, out);
             return Ok(());
         }
-        if self.largest < RANKS && self.merge_by_windows(piece, byte_ids, cancel, out)? {
-            return Ok(());
-        }
-        out.truncate(known);
         if u32::try_from(piece.len()).is_err() {
             return Err(Error::PieceTooLong(piece.len()));
         }
@@ -160,48 +172,6 @@ impl PairTable {
             at = scratch.after[at] as usize;
         }
         Ok(())
-    }
-
-    /// O(n): windows that overlap, each encoded alone, the next from the start of one of the ids of the last. Where it
-    /// gives that id again, the ids around the seam are neighbours in one window's encoding; and ids of which all
-    /// neighbours are so are the encoding of the whole (docs/bpe.md). False if no such seam is found.
-    fn merge_by_windows(
-        &self,
-        piece: &[u8],
-        byte_ids: &[u32; 256],
-        cancel: &Cancel,
-        out: &mut Vec<u32>,
-    ) -> Result<bool, Error> {
-        let window = |at: usize| {
-            let mut window = Window::<SHORT>::new(&piece[at..piece.len().min(at + SHORT)], byte_ids);
-            window.merge(self);
-            window
-        };
-        let mut current = window(0);
-        let mut at = 0;
-        let mut steps = 0usize;
-        while at + SHORT < piece.len() {
-            steps += 1;
-            if steps.is_multiple_of(CHECK / SHORT) {
-                cancel.check()?;
-            }
-            // The last ids are those that more text could change.
-            let starts = without_highest(without_highest(current.starts)) & !((1 << LEAST) - 1);
-            let mut seams = std::iter::successors(Some(starts), |&starts| Some(without_highest(starts)));
-            let next = seams.by_ref().take(SEAMS).take_while(|&starts| starts != 0).find_map(|starts| {
-                let seam = SHORT - 1 - starts.leading_zeros() as usize;
-                let next = window(at + seam);
-                (next.ids[0] == current.ids[seam]).then_some((seam, next))
-            });
-            let Some((seam, next)) = next else {
-                return Ok(false);
-            };
-            current.write(current.starts & ((1 << seam) - 1), out);
-            at += seam;
-            current = next;
-        }
-        current.write(current.starts, out);
-        Ok(true)
     }
 
     /// O(n log n): a heap of (rank, place) over a linked list of places. An entry whose rank is no longer that of the
@@ -254,84 +224,47 @@ impl PairTable {
     }
 }
 
-/// Some bytes on their way to ids: O(n²) in the length, with the smallest constant.
-struct Window<const N: usize> {
-    length: usize,
-    /// At the place of its first byte each id of now.
-    ids: [u32; N],
-    /// What the pair that starts at a place becomes.
-    results: [u32; N],
-    /// Its rank and its place; `i32::MAX` where there is no pair or no merge of it.
-    keys: [i32; N],
-    /// A bit for each place where an id starts.
-    starts: u64,
-}
-
-impl<const N: usize> Window<N> {
-    fn new(bytes: &[u8], byte_ids: &[u32; 256]) -> Self {
-        let mut ids = [0; N];
-        for (id, &byte) in ids.iter_mut().zip(bytes) {
-            *id = byte_ids[usize::from(byte)];
-        }
-        Self {
-            length: bytes.len(),
-            ids,
-            results: [0; N],
-            keys: [i32::MAX; N],
-            starts: if bytes.is_empty() { 0 } else { u64::MAX >> (SHORT - bytes.len()) },
-        }
+/// O(n²), with the smallest constant. At the place of its first byte stands each id of now, what the pair that starts
+/// there becomes, and as its key its rank and place, `i32::MAX` where there is no pair or no merge of it.
+fn merge_short(table: &PairTable, piece: &[u8], byte_ids: &[u32; 256], out: &mut Vec<u32>) {
+    let (mut ids, mut results, mut keys) = ([0; SHORT], [0; SHORT], [i32::MAX; SHORT]);
+    for (id, &byte) in ids.iter_mut().zip(piece) {
+        *id = byte_ids[usize::from(byte)];
     }
-
-    fn merge(&mut self, table: &PairTable) {
-        for left in 1..self.length {
-            self.look_up(table, left - 1, left);
-        }
-        loop {
-            let best = self.keys.iter().fold(i32::MAX, |best, &key| best.min(key));
-            if best == i32::MAX {
-                return;
-            }
-            let left = best as usize % SHORT;
-            let Some(right) = self.after(left) else {
-                return;
-            };
-            self.ids[left] = self.results[left];
-            self.starts &= !(1 << right);
-            self.keys[right] = i32::MAX;
-            self.keys[left] = i32::MAX;
-            if let Some(next) = self.after(left) {
-                self.look_up(table, left, next);
-            }
-            let before = self.starts & ((1 << left) - 1);
-            if before != 0 {
-                self.look_up(table, SHORT - 1 - before.leading_zeros() as usize, left);
-            }
-        }
+    let look_up = |ids: &[u32; SHORT], keys: &mut [i32; SHORT], results: &mut [u32; SHORT], left, right| {
+        let (rank, result) = table.get(ids[left % SHORT], ids[right % SHORT]);
+        results[left % SHORT] = result;
+        keys[left % SHORT] = if rank == NONE { i32::MAX } else { (rank << PLACE_BITS | left as u32) as i32 };
+    };
+    for right in 1..piece.len() {
+        look_up(&ids, &mut keys, &mut results, right - 1, right);
     }
-
-    #[inline(always)]
-    fn look_up(&mut self, table: &PairTable, left: usize, right: usize) {
-        let (rank, result) = table.get(self.ids[left % N], self.ids[right % N]);
-        self.results[left % N] = result;
-        self.keys[left % N] = if rank == NONE { i32::MAX } else { (rank << PLACE_BITS | left as u32) as i32 };
-    }
-
-    #[inline(always)]
-    fn after(&self, place: usize) -> Option<usize> {
-        let later = self.starts & !(u64::MAX >> (SHORT - 1 - place));
+    let mut starts = (1u32 << piece.len()) - 1;
+    let after = |starts: u32, place: usize| {
+        let later = starts & !((2 << place) - 1);
         (later != 0).then(|| later.trailing_zeros() as usize)
-    }
-
-    fn write(&self, mut starts: u64, out: &mut Vec<u32>) {
-        while starts != 0 {
-            out.push(self.ids[starts.trailing_zeros() as usize]);
-            starts &= starts - 1;
+    };
+    loop {
+        let best = keys.iter().fold(i32::MAX, |best, &key| best.min(key));
+        let left = best as usize % SHORT;
+        let Some(right) = after(starts, left).filter(|_| best != i32::MAX) else {
+            break;
+        };
+        ids[left] = results[left];
+        starts &= !(1 << right);
+        (keys[left], keys[right]) = (i32::MAX, i32::MAX);
+        if let Some(next) = after(starts, left) {
+            look_up(&ids, &mut keys, &mut results, left, next);
+        }
+        let before = starts & ((1 << left) - 1);
+        if before != 0 {
+            look_up(&ids, &mut keys, &mut results, before.ilog2() as usize, left);
         }
     }
-}
-
-fn without_highest(bits: u64) -> u64 {
-    if bits == 0 { 0 } else { bits & !(1 << (SHORT - 1 - bits.leading_zeros() as usize)) }
+    while starts != 0 {
+        out.push(ids[starts.trailing_zeros() as usize]);
+        starts &= starts - 1;
+    }
 }
 
 #[cfg(test)]
@@ -367,7 +300,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn windows_and_the_heap_follow_the_definition(table in merges(), text in "[a-d]{2,300}") {
+        fn both_ways_follow_the_definition(table in merges(), text in "[a-d]{2,40}") {
             let ids: Vec<u32> = text.bytes().map(u32::from).collect();
             let byte_ids = std::array::from_fn(|byte| byte as u32);
             let expected = definition(&table, ids.clone());

@@ -2,12 +2,13 @@
 
 use std::sync::{Mutex, OnceLock};
 
-use rustc_hash::FxHashMap;
 use sha2::{Digest, Sha256};
 
 use crate::encode::Workspace;
 use crate::front::Front;
+use crate::longest::Longest;
 use crate::merges::{Merge, PairTable};
+use crate::seams::Seams;
 use crate::special::{SpecialToken, Specials};
 use crate::vocabulary::{MAX_VOCABULARY, Vocabulary};
 use crate::{Error, Pattern};
@@ -39,7 +40,9 @@ pub struct Tokenizer {
     pub(crate) specials: Specials,
     pub(crate) front: Option<Front>,
     size: usize,
-    pub(crate) whole_pieces: Option<FxHashMap<Box<[u8]>, u32>>,
+    pub(crate) longest: Longest,
+    pub(crate) seams: Option<Seams>,
+    pub(crate) whole_pieces: bool,
     post_processor: Option<String>,
     fingerprint: OnceLock<String>,
     pub(crate) idle: Mutex<Vec<Box<Workspace>>>,
@@ -60,8 +63,8 @@ impl Tokenizer {
                 return Err(Error::format(format!("merge {rank} stands there twice: {merge:?}")));
             }
         }
-        let whole_pieces =
-            whole_pieces.then(|| vocabulary.iter().map(|(id, bytes)| (bytes.into(), id)).collect::<FxHashMap<_, _>>());
+        let longest = Longest::new(&vocabulary, &merges, &table, &byte_ids);
+        let seams = longest.parts_may_stand_alone(&vocabulary, whole_pieces).then(|| Seams::new(&vocabulary));
         let front = Front::new(nfc, &specials)?;
         Ok(Self {
             pattern,
@@ -71,6 +74,8 @@ impl Tokenizer {
             byte_ids,
             specials: Specials::new(specials)?,
             size,
+            longest,
+            seams,
             whole_pieces,
             post_processor,
             fingerprint: OnceLock::new(),
@@ -104,7 +109,7 @@ impl Tokenizer {
     }
 
     pub(crate) fn takes_whole_pieces(&self) -> bool {
-        self.whole_pieces.is_some()
+        self.whole_pieces
     }
 
     /// Whether text is brought into NFC before it is cut.

@@ -28,10 +28,23 @@ pub fn class(code: u32) -> u8 {
 ///
 /// The three-byte form of a lone surrogate is one character, and so is each byte that is not part of well-formed
 /// UTF-8; both have no class, so a regex would count them as punctuation.
-#[inline]
+#[inline(always)]
 pub fn char_at(text: &[u8], at: usize) -> (u8, usize) {
     let first = text[at];
-    if first < 0x80 { (BLOCKS[0][first as usize], 1) } else { wide_char(&text[at..]) }
+    if first < 0x80 {
+        return (BLOCKS[0][first as usize], 1);
+    }
+    if let Some(&window) = text[at..].first_chunk() {
+        let word = u32::from_le_bytes(window);
+        if word & 0xc0e0 == 0x80c0 && first >= 0xc2 {
+            return (class((word & 0x1f) << 6 | word >> 8 & 0x3f), 2);
+        }
+        let code = (word & 0x0f) << 12 | (word >> 8 & 0x3f) << 6 | word >> 16 & 0x3f;
+        if word & 0xc0_c0f0 == 0x80_80e0 && code >= 0x800 {
+            return (class(code), 3);
+        }
+    }
+    wide_char(&text[at..])
 }
 
 fn wide_char(bytes: &[u8]) -> (u8, usize) {
@@ -60,6 +73,18 @@ fn wide_char(bytes: &[u8]) -> (u8, usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    proptest::proptest! {
+        #[test]
+        fn room_behind_a_character_changes_nothing(bytes in proptest::collection::vec(0x70u8..=0xff, 1..4)) {
+            let padded = [&bytes[..], b"   "].concat();
+            proptest::prop_assert_eq!(char_at(&padded, 0), wide_or_ascii(&bytes));
+        }
+    }
+
+    fn wide_or_ascii(bytes: &[u8]) -> (u8, usize) {
+        if bytes[0] < 0x80 { (class(bytes[0].into()), 1) } else { wide_char(bytes) }
+    }
 
     #[test]
     fn well_formed_characters_have_their_class_and_length() {

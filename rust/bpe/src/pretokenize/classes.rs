@@ -27,6 +27,11 @@ pub struct Masks {
     pub mark: u64,
     /// Not ASCII; when [`widen`] is done, the bytes after the first of a character.
     pub wide: u64,
+    /// First bytes of three of U+5000 to U+9FFF and U+B000 to U+CFFF: letters without case, all of them. Not sought on
+    /// every processor.
+    pub plain: u64,
+    /// Bytes of a character after its first, sought with `plain`.
+    pub later: u64,
 }
 
 /// The classes of ASCII bytes by arithmetic on eight at a time, for every processor.
@@ -106,6 +111,8 @@ mod x86 {
             slash: is(b'/'),
             upper: from(bytes, b'A', 26),
             wide: _mm512_movepi8_mask(bytes),
+            plain: from(bytes, 0xe5, 5) | from(bytes, 0xeb, 2),
+            later: from(bytes, 0x80, 64),
             ..Masks::default()
         }
     }
@@ -126,6 +133,8 @@ mod x86 {
             slash: join(|half| half.slash),
             upper: join(|half| half.upper),
             wide: join(|half| half.wide),
+            plain: join(|half| half.plain),
+            later: join(|half| half.later),
             ..Masks::default()
         }
     }
@@ -153,6 +162,8 @@ mod x86 {
             slash: is(b'/'),
             upper: from(bytes, b'A', 26),
             wide: mask(bytes),
+            plain: from(bytes, 0xe5, 5) | from(bytes, 0xeb, 2),
+            later: from(bytes, 0x80, 64),
             ..Masks::default()
         }
     }
@@ -162,8 +173,12 @@ mod x86 {
 /// of characters that end in it.
 #[inline]
 pub fn widen(text: &[u8], at: usize, length: usize, masks: &mut Masks) -> usize {
-    let mut rest = masks.wide & low(length);
-    masks.wide = 0;
+    let plain = masks.plain & masks.later >> 1 & masks.later >> 2;
+    let later = plain << 1 | plain << 2;
+    let mut rest = masks.wide & low(length) & !(plain | later);
+    masks.letter |= plain | later;
+    masks.both |= plain | later;
+    masks.wide = later;
     while rest != 0 {
         let first = rest.trailing_zeros() as usize;
         let (class, bytes) = char_at(text, at + first);
@@ -221,7 +236,16 @@ mod tests {
             quote: mask(&|byte| byte == b'\''),
             slash: mask(&|byte| byte == b'/'),
             wide: mask(&|byte| byte >= 128),
+            plain: mask(&|byte| matches!(byte, 0xe5..=0xe9 | 0xeb..=0xec)),
+            later: mask(&|byte| matches!(byte, 0x80..=0xbf)),
             ..Masks::default()
+        }
+    }
+
+    #[test]
+    fn plain_characters_are_letters_without_case() {
+        for code in (0x5000..=0x9fff).chain(0xb000..=0xcfff) {
+            assert_eq!(class(code), LETTER | UPPER | LOWER, "U+{code:04X}");
         }
     }
 
@@ -230,7 +254,7 @@ mod tests {
         for shift in 0..=255u8 {
             let bytes = std::array::from_fn(|index| (index as u8).wrapping_mul(5).wrapping_add(shift));
             let expected = definition(&bytes);
-            assert_eq!(classify_portable(&bytes), expected);
+            assert_eq!(classify_portable(&bytes), Masks { plain: 0, later: 0, ..expected });
             #[cfg(target_arch = "x86_64")]
             {
                 if is_x86_feature_detected!("avx2") {

@@ -1,0 +1,251 @@
+//! Encoding by longest tokens: takes the longest token that may stand beside the one before, and goes back where none
+//! may. The ids are those of the merges (docs/bpe.md has the proof), found in one pass over the bytes.
+//!
+//! The idea of testing neighbours by undoing merges is from van Antwerpen and Neubeck 2024, "So many tokens, so little
+//! time: introducing a faster, more flexible byte-pair tokenizer" (GitHub blog); here ranks stand for ids, so that it
+//! holds for any merges in which a token is made after its parts and in one way.
+
+use crate::merges::{Merge, PairTable};
+use crate::trie::{Entry, Trie};
+use crate::vocabulary::Vocabulary;
+use crate::{Cancel, Error};
+
+const NONE: u32 = u32::MAX;
+/// Tokens between two looks at the cancel flag.
+const CHECK: usize = 1 << 16;
+
+/// A vocabulary ready for encoding by longest tokens.
+#[derive(Debug)]
+pub struct Longest {
+    trie: Trie,
+    tokens: Vec<Token>,
+    /// A token is made after its parts, in one way.
+    regular: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Token {
+    left: u32,
+    right: u32,
+    /// 0 for a byte, for others one more than the rank of the merge that makes it.
+    rank: u32,
+    /// Bytes; 0 if merges never make it.
+    length: u32,
+    /// The longest token that merges make and that this one starts with, other than itself.
+    shorter: u32,
+}
+
+const UNMADE: Token = Token { left: NONE, right: NONE, rank: NONE, length: 0, shorter: NONE };
+
+/// Places of a pre-token, as bits, where no encoding of what comes before ends.
+#[derive(Debug, Default)]
+pub struct DeadEnds(Vec<u64>);
+
+impl DeadEnds {
+    /// Gives back memory that one very long pre-token took.
+    pub fn shrink(&mut self) {
+        self.0.clear();
+        self.0.shrink_to(1 << 12);
+    }
+
+    fn contain(&self, at: usize) -> bool {
+        self.0.get(at / 64).is_some_and(|word| word >> (at % 64) & 1 != 0)
+    }
+
+    fn add(&mut self, at: usize) {
+        if self.0.len() <= at / 64 {
+            self.0.resize(at / 64 + 1, 0);
+        }
+        self.0[at / 64] |= 1 << (at % 64);
+    }
+}
+
+impl Longest {
+    /// `table` holds the merges, each with its place in `merges` as its rank.
+    pub fn new(vocabulary: &Vocabulary, merges: &[Merge], table: &PairTable, byte_ids: &[u32; 256]) -> Self {
+        let mut tokens = vec![UNMADE; vocabulary.len()];
+        for &id in byte_ids {
+            tokens[id as usize] = Token { rank: 0, length: 1, ..UNMADE };
+        }
+        let regular = set_ranks(merges, &mut tokens);
+        let mut longest = Self { trie: Trie::new(Vec::new()), tokens, regular };
+        if regular {
+            longest.set_parts(merges, table);
+        }
+        let entry = |(id, bytes)| Entry { bytes, id, made: longest.tokens[id as usize].length > 0 };
+        longest.trie = Trie::new(vocabulary.iter().map(entry).collect());
+        for (id, bytes) in vocabulary.iter() {
+            if longest.tokens[id as usize].length > 1 {
+                longest.tokens[id as usize].shorter = longest.trie.longest(&bytes[..bytes.len() - 1]).unwrap_or(NONE);
+            }
+        }
+        longest
+    }
+
+    fn set_parts(&mut self, merges: &[Merge], table: &PairTable) {
+        for (rank, &Merge { left, right, result }) in (1..).zip(merges) {
+            let [a, b] = [left, right].map(|id| self.tokens[id as usize].length);
+            // Where other merges take its bytes apart first, it never is.
+            if a > 0 && b > 0 && self.stay_apart(table, left, right, rank) {
+                self.tokens[result as usize] = Token { left, right, rank, length: a + b, shorter: NONE };
+            }
+        }
+    }
+
+    /// Whether a part of a pre-token is encoded as if it were one: not where it could be a token that merges do not make.
+    pub fn parts_may_stand_alone(&self, vocabulary: &Vocabulary, whole_pieces: bool) -> bool {
+        let unmade = |(id, bytes): (u32, &[u8])| {
+            self.tokens[id as usize].length == 0 && bytes.iter().any(|byte| byte & 0xf0 == 0xe0)
+        };
+        !whole_pieces || !vocabulary.iter().any(unmade)
+    }
+
+    /// The token that is the whole of `piece`.
+    pub fn whole(&self, piece: &[u8]) -> Option<u32> {
+        self.trie.whole(piece)
+    }
+
+    /// Appends the ids of `piece` to `out`; false, and nothing appended, if the merges are not regular.
+    pub fn encode(
+        &self,
+        table: &PairTable,
+        piece: &[u8],
+        dead_ends: &mut DeadEnds,
+        cancel: &Cancel,
+        out: &mut Vec<u32>,
+    ) -> Result<bool, Error> {
+        if !self.regular {
+            return Ok(false);
+        }
+        dead_ends.0.clear();
+        let first = out.len();
+        let mut at = 0;
+        let mut steps = 0usize;
+        let mut next = self.trie.longest(piece).unwrap_or(NONE);
+        while at < piece.len() {
+            steps += 1;
+            if steps.is_multiple_of(CHECK) {
+                cancel.check()?;
+            }
+            let Some(token) = self.tokens.get(next as usize) else {
+                // No token may follow: the one before was too long.
+                dead_ends.add(at);
+                let Some(last) = (out.len() > first).then(|| out.pop()).flatten() else {
+                    return Ok(false);
+                };
+                at -= self.tokens[last as usize].length as usize;
+                next = self.tokens[last as usize].shorter;
+                continue;
+            };
+            let end = at + token.length as usize;
+            let fits = !dead_ends.contain(end)
+                && (at == 0 || out.last().is_some_and(|&last| self.stay_apart(table, last, next, NONE)));
+            if fits {
+                out.push(next);
+                at = end;
+                next = self.trie.longest(&piece[at..]).unwrap_or(NONE);
+            } else {
+                next = token.shorter;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whether no merge of a rank below `limit` joins `left` and `right`, or parts of them, in the bytes of the two
+    /// alone. The last merge that made one of them is undone until both are bytes: the two parts that touch then are
+    /// those that touched before that merge, when a merge of lower rank would have been taken first. Of two merges of
+    /// one rank the one on the left is taken first.
+    #[inline]
+    fn stay_apart(&self, table: &PairTable, mut left: u32, mut right: u32, mut limit: u32) -> bool {
+        loop {
+            let (rank, _) = table.get(left, right);
+            if rank != NONE && rank + 1 < limit {
+                return false;
+            }
+            let (a, b) = (&self.tokens[left as usize], &self.tokens[right as usize]);
+            if a.rank > b.rank {
+                (limit, left) = (a.rank, a.right);
+            } else if b.rank > 0 {
+                (limit, right) = (b.rank + 1, b.left);
+            } else {
+                return true;
+            }
+        }
+    }
+}
+
+/// Writes the ranks; false if a token is made by two merges, or after a token that it is a part of.
+fn set_ranks(merges: &[Merge], tokens: &mut [Token]) -> bool {
+    for (rank, merge) in (1..).zip(merges) {
+        let token = &mut tokens[merge.result as usize];
+        if token.rank != NONE {
+            return false;
+        }
+        token.rank = rank;
+    }
+    (1..).zip(merges).all(|(rank, merge)| {
+        [merge.left, merge.right].iter().all(|&part| {
+            let part = tokens[part as usize].rank;
+            part == NONE || part < rank
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::merges::Scratch;
+    use proptest::prelude::*;
+
+    /// Merges over the letters a to c and each other's results; of a few, the parts come later.
+    fn vocabularies() -> impl Strategy<Value = (Vec<Vec<u8>>, Vec<Merge>)> {
+        let pair = (any::<prop::sample::Index>(), any::<prop::sample::Index>());
+        (prop::collection::vec(pair, 1..60), prop::option::weighted(0.2, any::<prop::sample::Index>())).prop_map(
+            |(pairs, moved)| {
+                let mut tokens: Vec<Vec<u8>> = (0..=255).map(|byte| vec![byte]).collect();
+                let mut merges = Vec::new();
+                for (left, right) in pairs {
+                    let among = tokens.len() - 253;
+                    let id = |index: prop::sample::Index| {
+                        let index = index.index(among);
+                        if index < 3 { u32::from(b'a') + index as u32 } else { 253 + index as u32 }
+                    };
+                    let (left, right) = (id(left), id(right));
+                    let bytes = [&tokens[left as usize][..], &tokens[right as usize]].concat();
+                    if bytes.len() < 40 && !tokens.contains(&bytes) {
+                        merges.push(Merge { left, right, result: tokens.len() as u32 });
+                        tokens.push(bytes);
+                    }
+                }
+                if let Some(moved) = moved.filter(|_| !merges.is_empty()) {
+                    let merge = merges.remove(moved.index(merges.len()));
+                    merges.push(merge);
+                }
+                (tokens, merges)
+            },
+        )
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(500))]
+
+        #[test]
+        fn gives_the_ids_that_merging_gives((tokens, merges) in vocabularies(), text in "[a-c]{1,80}") {
+            let mut table = PairTable::with_capacity(merges.len());
+            for (rank, merge) in (0..).zip(&merges) {
+                table.insert(*merge, rank);
+            }
+            let byte_ids = std::array::from_fn(|byte| byte as u32);
+            let longest = Longest::new(&Vocabulary::new(&tokens).unwrap(), &merges, &table, &byte_ids);
+            let mut expected = Vec::new();
+            table.merge(text.as_bytes(), &byte_ids, &mut Scratch::default(), &Cancel::new(), &mut expected).unwrap();
+            let mut found = vec![7];
+            if longest.encode(&table, text.as_bytes(), &mut DeadEnds::default(), &Cancel::new(), &mut found).unwrap() {
+                prop_assert_eq!(&found[1..], &expected);
+            } else {
+                prop_assert_eq!(found, [7]);
+                prop_assert!(!longest.regular);
+            }
+        }
+    }
+}

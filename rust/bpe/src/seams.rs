@@ -1,0 +1,131 @@
+//! Seams: places inside a pre-token that no token of the vocabulary can stand across, so that the parts on both sides
+//! are encoded alone. Unspaced scripts have pre-tokens that hardly come twice, but their parts are few.
+//!
+//! Looked for between two characters of three bytes (Chinese, Japanese, Korean, Thai, Devanagari...), given as the 16
+//! bits of their code.
+
+use crate::vocabulary::Vocabulary;
+
+/// What tokens hold around their inner borders of characters.
+#[derive(Debug)]
+pub struct Seams {
+    /// Bits set where the hash of two neighbours inside a token points.
+    pairs: Box<[u64; PAIR_WORDS]>,
+    /// Characters before a token's part of a character.
+    open_right: Box<[u64; 1 << 10]>,
+    /// Characters after a token's part of a character.
+    open_left: Box<[u64; 1 << 10]>,
+    /// By the last byte of one part: the first bytes of the other.
+    between_parts: [u16; 64],
+}
+
+/// 64 KiB: vocabularies of 200,000 tokens set one bit in ten.
+const PAIR_WORDS: usize = 1 << 13;
+
+impl Seams {
+    /// Of all tokens, made by merges or not.
+    pub fn new(vocabulary: &Vocabulary) -> Self {
+        let mut seams = Self {
+            pairs: Box::new([0; PAIR_WORDS]),
+            open_right: Box::new([0; 1 << 10]),
+            open_left: Box::new([0; 1 << 10]),
+            between_parts: [0; 64],
+        };
+        for (_, token) in vocabulary.iter() {
+            for at in 1..token.len() {
+                if token[at] & 0xf0 == 0xe0 && token[at - 1] & 0xc0 == 0x80 {
+                    seams.add(&token[..at], &token[at..]);
+                }
+            }
+        }
+        seams
+    }
+
+    fn add(&mut self, before: &[u8], after: &[u8]) {
+        let last = before.last_chunk().map(|&bytes| code(bytes));
+        let next = after.first_chunk().map(|&bytes| code(bytes));
+        match (last, next) {
+            (Some(Some(last)), Some(Some(next))) => {
+                let (word, bit) = place(last, next);
+                self.pairs[word] |= bit;
+            }
+            (Some(Some(last)), None) => self.open_right[usize::from(last) / 64] |= 1 << (last % 64),
+            (None, Some(Some(next))) => self.open_left[usize::from(next) / 64] |= 1 << (next % 64),
+            (None, None) => {
+                let last = before[before.len() - 1] & 0x3f;
+                self.between_parts[usize::from(last)] |= 1 << (after[0] & 0x0f);
+            }
+            // No character of three bytes stands there.
+            (Some(None), _) | (_, Some(None)) => {}
+        }
+    }
+
+    /// Whether no token stands across the border of two neighbours.
+    #[inline(always)]
+    fn between(&self, last: u16, next: u16) -> bool {
+        let (word, bit) = place(last, next);
+        let crossed = self.pairs[word] & bit != 0
+            || self.open_right[usize::from(last) / 64] >> (last % 64) & 1 != 0
+            || self.open_left[usize::from(next) / 64] >> (next % 64) & 1 != 0
+            || self.between_parts[usize::from(last & 0x3f)] >> (next >> 12) & 1 != 0;
+        !crossed
+    }
+
+    /// The first seam of `piece`; else its end.
+    #[inline]
+    pub fn next(&self, piece: &[u8]) -> usize {
+        let mut at = 0;
+        let mut last = None;
+        while let Some(&bytes) = piece.get(at..).and_then(<[u8]>::first_chunk) {
+            let next = code(bytes);
+            if let (Some(last), Some(next)) = (last, next)
+                && self.between(last, next)
+            {
+                return at;
+            }
+            at += if next.is_some() { 3 } else { 1 };
+            last = next;
+        }
+        piece.len()
+    }
+}
+
+/// The 16 bits of a character of three bytes.
+#[inline(always)]
+fn code([first, second, third]: [u8; 3]) -> Option<u16> {
+    let is_one = first & 0xf0 == 0xe0 && second & 0xc0 == 0x80 && third & 0xc0 == 0x80;
+    is_one.then(|| u16::from(first) << 12 | u16::from(second & 0x3f) << 6 | u16::from(third & 0x3f))
+}
+
+#[inline(always)]
+fn place(last: u16, next: u16) -> (usize, u64) {
+    let hash = (u32::from(last) << 16 | u32::from(next)).wrapping_mul(0x9e37_79b9);
+    ((hash >> 19) as usize, 1 << (hash >> 13 & 63))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn no_token_stands_across_a_seam(
+            tokens in prop::collection::vec(prop::sample::subsequence("的中文字é a".as_bytes().repeat(2), 1..9), 1..30),
+            text in "[的中文字é a]{1,12}",
+        ) {
+            let seams = Seams::new(&Vocabulary::new(&tokens).unwrap());
+            let text = text.as_bytes();
+            let mut at = 0;
+            while at < text.len() {
+                at += seams.next(&text[at..]);
+                for token in tokens.iter().filter(|token| token.len() > 1) {
+                    for start in at.saturating_sub(token.len() - 1)..at {
+                        let stands_across = at < text.len() && text[start..].starts_with(token);
+                        prop_assert!(!stands_across, "{token:?} at {start} across {at}");
+                    }
+                }
+            }
+        }
+    }
+}
