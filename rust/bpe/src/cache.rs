@@ -9,6 +9,8 @@ use std::ops::{Deref, DerefMut};
 
 use memmap2::MmapMut;
 
+use crate::seams;
+
 /// Longest pre-token whose bytes are its key: with its length it fills 16 bytes.
 pub const SHORT: usize = 15;
 /// Pre-tokens longer than this hardly come twice.
@@ -171,15 +173,44 @@ impl Cache {
         (self.hash(words) as usize & (self.long.len() - 1)) as u32
     }
 
-    /// Sets the key of `text[start..end]` and asks memory for what stands there.
+    /// Sets the keys of the pre-tokens from `start` on that end at `ends`, and asks memory for what stands there; stops
+    /// before one that is long, may have seams, or lies at the end of the text. Returns how many.
     #[inline(always)]
+    pub fn set_keys(&self, text: &[u8], mut start: usize, ends: &[usize], keys: &mut [Key]) -> usize {
+        let lines = &*self.lines;
+        let last_line = lines.len() - 1;
+        let mut done = 0;
+        for (&end, key) in ends.iter().zip(keys) {
+            let length = end - start;
+            let Some(window) = text.get(start..).and_then(<[u8]>::first_chunk).filter(|_| length <= SHORT) else {
+                break;
+            };
+            let words = masked(window, length);
+            if length > 8 && seams::may_be_in(window) {
+                break;
+            }
+            // Field by field: a key made elsewhere and copied here waits for its own writes.
+            key.words[0] = words[0];
+            key.words[1] = words[1] | (length as u64) << 56;
+            key.end = end;
+            start = end;
+            done += 1;
+            key.line = (self.hash(key.words) as usize & last_line) as u32;
+            key.kind = FEW_IDS;
+            prefetch(lines.as_ptr().wrapping_add(key.line as usize));
+        }
+        done
+    }
+
+    /// Sets the key of `text[start..end]`, whatever its length.
+    #[inline]
     pub fn set_key(&self, text: &[u8], start: usize, end: usize, key: &mut Key) {
         let length = end - start;
         key.end = end;
         if length > SHORT {
             return self.set_long_key(&text[start..end], key);
         }
-        let words = match text[start..].first_chunk::<16>() {
+        let words = match text[start..].first_chunk() {
             Some(window) => masked(window, length),
             None => {
                 let mut window = [0; 16];
@@ -187,17 +218,11 @@ impl Cache {
                 masked(&window, length)
             }
         };
-        // Field by field: a key made elsewhere and copied here waits for its own writes.
         key.words[0] = words[0];
         key.words[1] = words[1] | (length as u64) << 56;
-        // Characters beyond ASCII are bytes and ids to a number that does not fit the smaller slots.
-        if length > 8 && words[0] & 0x8080_8080_8080_8080 != 0 {
-            self.set_line(length, key);
-        } else {
-            key.kind = FEW_IDS;
-            key.line = self.line(key.words);
-            prefetch(self.lines.as_ptr().wrapping_add(key.line as usize));
-        }
+        key.kind = FEW_IDS;
+        key.line = self.line(key.words);
+        prefetch(self.lines.as_ptr().wrapping_add(key.line as usize));
     }
 
     #[inline(always)]
@@ -232,29 +257,30 @@ impl Cache {
         self.set_line(piece.len(), key);
     }
 
-    /// Writes the ids of a pre-token with few of them to `out`, [`FEW`] values whatever their number; returns that, 0
-    /// if the pre-token is not known here.
+    /// Writes the ids of the pre-tokens that have these keys to `out`, up to the first that is not in its place among
+    /// those with few ids. Returns how many pre-tokens that are, and how many ids.
     ///
     /// # Safety
     ///
-    /// [`FEW`] values can be written at `out`.
+    /// An id for each byte of the pre-tokens, and [`FEW`] more, can be written at `out`.
     #[inline(always)]
-    pub unsafe fn get_few<T>(&self, key: &Key, out: *mut T, id: impl Fn(u32) -> T) -> usize {
-        if key.kind != FEW_IDS {
-            return 0;
+    pub unsafe fn get_run<T>(&self, keys: &[Key], out: *mut T, id: impl Fn(u32) -> T + Copy) -> (usize, usize) {
+        let lines = &*self.lines;
+        let mut written = 0;
+        for (index, key) in keys.iter().enumerate() {
+            let slots = &lines[key.line as usize & (lines.len() - 1)].0;
+            let slot = &slots[usize::from(slots[1].key == key.words)];
+            if slot.key != key.words || key.kind != FEW_IDS {
+                return (index, written);
+            }
+            // SAFETY: no pre-token has more ids than bytes, so the caller's promise leaves room for FEW.
+            unsafe { out.add(written).cast::<[T; FEW]>().write_unaligned(slot.ids.map(|value| id(value & ID_MASK))) };
+            written += (slot.ids[0] >> 24) as usize;
         }
-        let slots = &self.lines[key.line as usize].0;
-        let second = usize::from(slots[1].key == key.words);
-        let slot = &slots[second];
-        if slot.key != key.words {
-            return 0;
-        }
-        // SAFETY: the caller's promise.
-        unsafe { out.cast::<[T; FEW]>().write_unaligned(slot.ids.map(|value| id(value & ID_MASK))) };
-        (slot.ids[0] >> 24) as usize
+        (keys.len(), written)
     }
 
-    /// The ids that [`Cache::get_few`] does not look for: the first `.1` of `.0`, whose highest bytes mean nothing.
+    /// The ids that [`Cache::get_run`] does not find: the first `.1` of `.0`, whose highest bytes mean nothing.
     #[inline]
     pub fn get(&self, key: &Key, length: usize) -> Option<(&[u32], usize)> {
         if key.kind == FEW_IDS {
@@ -355,15 +381,19 @@ mod tests {
     fn key(cache: &Cache, text: &[u8], start: usize, end: usize) -> Key {
         let mut key = Key::default();
         cache.set_key(text, start, end, &mut key);
+        let mut same = [Key::default()];
+        if cache.set_keys(text, start, &[end], &mut same) == 1 {
+            assert_eq!((key.words, key.line, key.kind), (same[0].words, same[0].line, same[0].kind));
+        }
         key
     }
 
     fn get(cache: &Cache, text: &[u8]) -> Option<Vec<u32>> {
         let key = key(cache, text, 0, text.len());
-        let mut few = [0; FEW];
-        // SAFETY: there is room for FEW.
-        let count = unsafe { cache.get_few(&key, few.as_mut_ptr(), |id| id) };
-        if count > 0 {
+        let mut few = [0; 64];
+        // SAFETY: the pre-tokens of the test that have a slot are short.
+        let (found, count) = unsafe { cache.get_run(&[key], few.as_mut_ptr(), |id| id) };
+        if found > 0 {
             return Some(few[..count].to_vec());
         }
         let (ids, count) = cache.get(&key, text.len())?;

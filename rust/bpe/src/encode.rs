@@ -7,6 +7,7 @@ use crate::front::{Chosen, Part, Piece};
 use crate::longest::DeadEnds;
 use crate::merges::Scratch;
 use crate::pretokenize::ENDS;
+use crate::seams;
 use crate::special::{Allowed, Rules};
 use crate::tokenizer::Tokenizer;
 use crate::{Cancel, Error};
@@ -279,20 +280,29 @@ impl Tokenizer {
         out: &mut Vec<T>,
     ) -> Result<(), Error> {
         workspace.cache.grow();
-        let (mut from, mut start, mut known) = (at, at, 0);
-        for index in 0..count {
-            let end = workspace.ends[index];
-            let seams = self.seams.as_ref().filter(|_| may_have_seams(&text[start..end]));
-            // Most pre-tokens are one part.
-            while start < end {
+        let (mut start, mut from, mut index, mut known) = (at, at, 0, 0);
+        while index < count {
+            let Workspace { cache, ends, keys, .. } = &mut *workspace;
+            let short = cache.set_keys(text, start, &ends[index..count], &mut keys[known..]);
+            (index, known) = (index + short, known + short);
+            if short > 0 {
+                start = ends[index - 1];
+            }
+            // The next one may have parts, which take more room than it.
+            let end = if index < count && known < ENDS { ends[index] } else { start };
+            let seams = self.seams.as_ref().filter(|_| seams::may_be_in(&text[start..end]));
+            while start < end && known < ENDS {
                 let part_end = seams.map_or(end, |seams| start + seams.next(&text[start..end]));
-                if known == ENDS {
-                    self.encode_keyed(text, from, known, workspace, cancel, out)?;
-                    (from, known) = (start, 0);
-                }
-                workspace.cache.set_key(text, start, part_end, &mut workspace.keys[known]);
+                cache.set_key(text, start, part_end, &mut keys[known]);
                 known += 1;
                 start = part_end;
+            }
+            if index < count && start == ends[index] {
+                index += 1;
+            }
+            if known == ENDS {
+                self.encode_keyed(text, from, known, workspace, cancel, out)?;
+                (from, known) = (start, 0);
             }
         }
         self.encode_keyed(text, from, known, workspace, cancel, out)
@@ -308,26 +318,30 @@ impl Tokenizer {
         out: &mut Vec<T>,
     ) -> Result<(), Error> {
         let Workspace { cache, scratch, dead_ends, ids, keys, .. } = workspace;
-        let keys = &keys[..count];
+        let mut keys = &keys[..count];
         out.reserve(keys.last().map_or(0, |last| last.end - start) + cache::FEW);
-        for key in keys {
-            let end = key.end;
-            debug_assert!(out.capacity() - out.len() >= end - start + cache::FEW);
-            // SAFETY: room for an id for each byte and FEW more was reserved, and no piece has more ids than bytes, so
-            // FEW ids can be written wherever the last one stands.
-            let known = unsafe { cache.get_few(key, out.as_mut_ptr().add(out.len()), T::from_id) };
-            if known > 0 {
-                // SAFETY: so many were written.
-                unsafe { out.set_len(out.len() + known) };
-            } else if let Some((known, count)) = cache.get(key, end - start) {
+        while !keys.is_empty() {
+            debug_assert!(out.capacity() - out.len() >= keys[keys.len() - 1].end - start + cache::FEW);
+            // SAFETY: there is room for an id for each byte that is left, and FEW more: as much was reserved, and no
+            // pre-token has more ids than bytes.
+            let (found, written) = unsafe { cache.get_run(keys, out.as_mut_ptr().add(out.len()), T::from_id) };
+            // SAFETY: so many were written.
+            unsafe { out.set_len(out.len() + written) };
+            if found > 0 {
+                start = keys[found - 1].end;
+            }
+            let Some(key) = keys.get(found) else { break };
+            let piece = &text[start..key.end];
+            if let Some((known, count)) = cache.get(key, piece.len()) {
                 out.extend(known[..count].iter().map(|&id| T::from_id(id & cache::ID_MASK)));
             } else {
                 ids.clear();
-                self.encode_piece(&text[start..end], (scratch, dead_ends), cancel, ids)?;
-                cache.put(key, end - start, ids);
+                self.encode_piece(piece, (scratch, dead_ends), cancel, ids)?;
+                cache.put(key, piece.len(), ids);
                 out.extend(ids.iter().map(|&id| T::from_id(id)));
             }
-            start = end;
+            start = key.end;
+            keys = &keys[found + 1..];
         }
         Ok(())
     }
@@ -365,12 +379,6 @@ impl Tokenizer {
         }
         result
     }
-}
-
-/// A short pre-token is found in the cache as it is.
-#[inline(always)]
-fn may_have_seams(piece: &[u8]) -> bool {
-    piece.len() > 8 && (piece.len() > cache::SHORT || piece[0] >= 0xe0 || piece[1] >= 0xe0)
 }
 
 /// A part of a text.

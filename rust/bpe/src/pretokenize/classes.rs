@@ -1,6 +1,6 @@
 //! The classes of 64 bytes at a time, one bit for each byte.
 
-use crate::unicode::{LETTER, LOWER, NEWLINE, NUMBER, SPACE, UPPER, char_at};
+use crate::unicode::char_at;
 
 /// Bytes in a window.
 pub const WINDOW: usize = 64;
@@ -62,10 +62,7 @@ pub fn classify_portable(bytes: &[u8; WINDOW]) -> Masks {
             *class = BITS[usize::from(byte & 127)] & ((byte >> 7).wrapping_sub(1));
         }
         let classes = u64::from_le_bytes(classes);
-        // The product collects the lowest bit of each byte in its highest byte.
-        let bit = |number: u32| {
-            ((classes >> number & 0x0101_0101_0101_0101).wrapping_mul(0x0102_0408_1020_4080) >> 56) << (8 * index)
-        };
+        let bit = |number: u32| lowest_bits(classes >> number) << (8 * index);
         masks.letter |= bit(0);
         masks.number |= bit(1);
         masks.space |= bit(2);
@@ -75,19 +72,19 @@ pub fn classify_portable(bytes: &[u8; WINDOW]) -> Masks {
         masks.upper |= bit(6);
         masks.slash |= bit(7);
         let high = u64::from_le_bytes([word[0], word[1], word[2], word[3], word[4], word[5], word[6], word[7]]) >> 7;
-        masks.wide |= ((high & 0x0101_0101_0101_0101).wrapping_mul(0x0102_0408_1020_4080) >> 56) << (8 * index);
+        masks.wide |= lowest_bits(high) << (8 * index);
     }
     masks
 }
 
 #[cfg(target_arch = "x86_64")]
-pub use x86::{classify_avx2, classify_avx512};
+pub use x86::{bits_avx2, bits_avx512, classify_avx2, classify_avx512};
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::{Masks, WINDOW};
+    use super::{Classes, Masks, WINDOW};
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw")]
@@ -115,6 +112,28 @@ mod x86 {
             later: from(bytes, 0x80, 64),
             ..Masks::default()
         }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    pub fn bits_avx512(classes: &Classes) -> [u64; 6] {
+        // SAFETY: 64 bytes are read and the load asks for no alignment.
+        let classes = unsafe { _mm512_loadu_si512(classes.as_ptr().cast()) };
+        std::array::from_fn(|bit| _mm512_test_epi8_mask(classes, _mm512_set1_epi8(1 << bit)))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    pub fn bits_avx2(classes: &Classes) -> [u64; 6] {
+        let [low, high] = [0, WINDOW / 2].map(|start| {
+            // SAFETY: 32 bytes are read from 0 or 32 of 68, and the load asks for no alignment.
+            unsafe { _mm256_loadu_si256(classes.as_ptr().add(start).cast()) }
+        });
+        std::array::from_fn(|bit| {
+            let wanted = _mm256_set1_epi8(1 << bit);
+            let of = |half| _mm256_movemask_epi8(_mm256_cmpeq_epi8(_mm256_and_si256(half, wanted), wanted)) as u32;
+            u64::from(of(low)) | u64::from(of(high)) << 32
+        })
     }
 
     #[inline]
@@ -169,40 +188,66 @@ mod x86 {
     }
 }
 
-/// Adds the characters beyond ASCII to `masks`, those of `text` from `at` on; returns how many bytes of the window are
-/// of characters that end in it.
-#[inline]
-pub fn widen(text: &[u8], at: usize, length: usize, masks: &mut Masks) -> usize {
-    let plain = masks.plain & masks.later >> 1 & masks.later >> 2;
-    let later = plain << 1 | plain << 2;
-    let mut rest = masks.wide & low(length) & !(plain | later);
-    masks.letter |= plain | later;
-    masks.both |= plain | later;
-    masks.wide = later;
-    while rest != 0 {
-        let first = rest.trailing_zeros() as usize;
-        let (class, bytes) = char_at(text, at + first);
-        if first + bytes > length {
-            return first;
+/// Class bits byte by byte, with room for the longest character to be written at the last.
+pub type Classes = [u8; WINDOW + 4];
+
+/// For each of the six bits of a class, lowest first, the bytes that have it.
+pub fn bits_portable(classes: &Classes) -> [u64; 6] {
+    let mut masks = [0; 6];
+    for (index, word) in classes[..WINDOW].as_chunks().0.iter().enumerate() {
+        for (bit, mask) in masks.iter_mut().enumerate() {
+            *mask |= lowest_bits(u64::from_le_bytes(*word) >> bit) << (8 * index);
         }
-        let span = low(bytes) << first;
-        let among = |classes: u8| if class & classes != 0 { span } else { 0 };
-        masks.letter |= among(LETTER);
-        masks.number |= among(NUMBER);
-        masks.space |= among(SPACE);
-        masks.newline |= among(NEWLINE);
-        match class & (UPPER | LOWER) {
-            UPPER => masks.upper |= span,
-            0 | LOWER => {}
-            _ => {
-                masks.both |= span;
-                masks.mark |= if class & LETTER == 0 { span } else { 0 };
-            }
-        }
-        masks.wide |= span & (span << 1);
-        rest &= !span;
     }
-    length
+    masks
+}
+
+/// The lowest bit of each of eight bytes: the product collects them in its highest byte.
+#[inline(always)]
+fn lowest_bits(word: u64) -> u64 {
+    (word & 0x0101_0101_0101_0101).wrapping_mul(0x0102_0408_1020_4080) >> 56
+}
+
+/// Adds the characters beyond ASCII to `masks`, those of `text` from `at` on; returns how many bytes of the window are
+/// of characters that end in it. Their classes are collected byte by byte and become masks all at once.
+#[inline(always)]
+pub fn widen(text: &[u8], at: usize, length: usize, masks: &mut Masks, bits: impl Fn(&Classes) -> [u64; 6]) -> usize {
+    let plain = masks.plain & masks.later >> 1 & masks.later >> 2;
+    let mut later = plain << 1 | plain << 2;
+    let mut classes: Classes = [0; WINDOW + 4];
+    let mut rest = masks.wide & low(length) & !(plain | later);
+    let mut whole = length;
+    let mut met = plain | later;
+    masks.letter |= met;
+    masks.both |= met;
+    if rest != 0 {
+        let others = rest;
+        while rest != 0 {
+            let first = rest.trailing_zeros() as usize;
+            let (class, bytes) = char_at(text, at + first);
+            if first + bytes > length {
+                whole = first;
+                break;
+            }
+            if let Some(places) = classes[first..].first_chunk_mut() {
+                *places = [class; 4];
+            }
+            let span = low(bytes) << first;
+            later |= span & span << 1;
+            rest &= !span;
+        }
+        met = others & low(whole);
+        let [letter, number, space, upper, lower, newline] = bits(&classes).map(|mask| mask & met);
+        masks.letter |= letter;
+        masks.number |= number;
+        masks.space |= space;
+        masks.newline |= newline;
+        masks.upper |= upper & !lower;
+        masks.both |= upper & lower;
+        masks.mark |= upper & lower & !letter;
+    }
+    masks.wide = later;
+    whole
 }
 
 /// The lowest `count` bits, of 64 at most.
@@ -214,7 +259,7 @@ pub fn low(count: usize) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::unicode::class;
+    use crate::unicode::{LETTER, LOWER, NEWLINE, NUMBER, SPACE, UPPER, class};
 
     /// From the table of Unicode, byte by byte.
     fn definition(bytes: &[u8; WINDOW]) -> Masks {
@@ -247,6 +292,11 @@ mod tests {
         for code in (0x5000..=0x9fff).chain(0xb000..=0xcfff) {
             assert_eq!(class(code), LETTER | UPPER | LOWER, "U+{code:04X}");
         }
+    }
+
+    #[test]
+    fn the_order_of_bits_is_that_of_the_classes() {
+        assert_eq!([LETTER, NUMBER, SPACE, UPPER, LOWER, NEWLINE], [1, 2, 4, 8, 16, 32]);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! A window starts where a pre-token does, so nothing before it matters. What it cannot decide is white space that
 //! goes on to its end; a start is given only up to there.
 
-use super::classes::{self, Masks, WINDOW, low, widen};
+use super::classes::{self, Classes, Masks, WINDOW, low, widen};
 use super::scan::{self, contraction};
 
 /// Room for the ends of pre-tokens that are found at once.
@@ -250,6 +250,7 @@ fn fill<R: Rules>(
     mut at: usize,
     ends: &mut [usize; ENDS],
     classify: impl Fn(&[u8; WINDOW]) -> Masks,
+    bits: impl Fn(&Classes) -> [u64; 6] + Copy,
 ) -> usize {
     let mut count = 0;
     while at < text.len()
@@ -266,7 +267,7 @@ fn fill<R: Rules>(
         };
         let mut view = View { masks, length, last: length == rest.len() };
         if view.masks.wide != 0 {
-            let whole = widen(text, at, length, &mut view.masks);
+            let whole = widen(text, at, length, &mut view.masks, bits);
             view.cut(whole);
         }
         let mut starts = if view.length == 0 { 0 } else { R::starts(text, at, &mut view) & low(view.length) & !1 };
@@ -280,7 +281,8 @@ fn fill<R: Rules>(
             return count + found + 1;
         }
         if found > 0 {
-            at = room[found - 1];
+            // Not read back from `room`: the next window would wait for the write.
+            at += WINDOW - 1 - starts.leading_zeros() as usize;
             count += found;
         } else {
             at = R::piece_end(text, at);
@@ -314,32 +316,34 @@ fn write_places(mut places: u64, at: usize, count: usize, room: &mut [usize; WIN
 
 /// [`fill`] for every instruction set; a macro, since a function for one set must be compiled as a whole for it.
 macro_rules! fillers {
-    ($(#[$attribute:meta])* $name:ident, $classify:path) => {
+    ($(#[$attribute:meta])* $name:ident, $classify:path, $bits:path) => {
         $(#[$attribute])*
         fn $name(cut: Cut, text: &[u8], at: usize, ends: &mut [usize; ENDS]) -> usize {
             match cut {
-                Cut::Gpt2 => fill::<Gpt2>(text, at, ends, |window| $classify(window)),
-                Cut::Cl100k => fill::<Cl100k<3, true>>(text, at, ends, |window| $classify(window)),
-                Cut::O200k => fill::<O200k>(text, at, ends, |window| $classify(window)),
-                Cut::Llama3 => fill::<Cl100k<3, false>>(text, at, ends, |window| $classify(window)),
-                Cut::Qwen2 => fill::<Cl100k<1, false>>(text, at, ends, |window| $classify(window)),
+                Cut::Gpt2 => fill::<Gpt2>(text, at, ends, |window| $classify(window), |classes| $bits(classes)),
+                Cut::Cl100k => fill::<Cl100k<3, true>>(text, at, ends, |window| $classify(window), |classes| $bits(classes)),
+                Cut::O200k => fill::<O200k>(text, at, ends, |window| $classify(window), |classes| $bits(classes)),
+                Cut::Llama3 => fill::<Cl100k<3, false>>(text, at, ends, |window| $classify(window), |classes| $bits(classes)),
+                Cut::Qwen2 => fill::<Cl100k<1, false>>(text, at, ends, |window| $classify(window), |classes| $bits(classes)),
             }
         }
     };
 }
 
-fillers!(fill_portable, classes::classify_portable);
+fillers!(fill_portable, classes::classify_portable, classes::bits_portable);
 #[cfg(target_arch = "x86_64")]
 fillers!(
     #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
     fill_avx2,
-    classes::classify_avx2
+    classes::classify_avx2,
+    classes::bits_avx2
 );
 #[cfg(target_arch = "x86_64")]
 fillers!(
     #[target_feature(enable = "avx512f,avx512bw,bmi1,bmi2,lzcnt,popcnt")]
     fill_avx512,
-    classes::classify_avx512
+    classes::classify_avx512,
+    classes::bits_avx512
 );
 
 /// The patterns that windows can be cut by.
