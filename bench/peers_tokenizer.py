@@ -77,10 +77,11 @@ def _wordkiln(vocabulary: str, threads: int) -> Roads:
 
     path = vocabularies.tiktoken_file(vocabulary)
     tokenizer = wk.Tokenizer.from_tiktoken(path, pattern=vocabulary, special_tokens={})
+    # Like the peers' `encode_ordinary`: there are no special tokens that could be refused.
     return Roads(
-        one=lambda text: tokenizer.encode(text, disallowed_special=()),
-        batch=lambda texts: tokenizer.encode_batch(texts, disallowed_special=()),
-        flat=lambda texts: tokenizer.encode_flat(texts, disallowed_special=()),
+        one=tokenizer.encode,
+        batch=tokenizer.encode_batch,
+        flat=tokenizer.encode_flat,
         flat_ids=lambda result: result[0],
         decode=tokenizer.decode,
     )

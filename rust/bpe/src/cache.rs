@@ -174,7 +174,7 @@ impl Cache {
     }
 
     /// Sets the keys of the pre-tokens from `start` on that end at `ends`, and asks memory for what stands there; stops
-    /// before one that is long, may have seams, or lies at the end of the text. Returns how many.
+    /// before one that is long or may have seams. Returns how many.
     #[inline(always)]
     pub fn set_keys(&self, text: &[u8], mut start: usize, ends: &[usize], keys: &mut [Key]) -> usize {
         let lines = &*self.lines;
@@ -182,13 +182,10 @@ impl Cache {
         let mut done = 0;
         for (&end, key) in ends.iter().zip(keys) {
             let length = end - start;
-            let Some(window) = text.get(start..).and_then(<[u8]>::first_chunk).filter(|_| length <= SHORT) else {
-                break;
-            };
-            let words = masked(window, length);
-            if length > 8 && seams::may_be_in(window) {
+            if length > SHORT || length > 8 && seams::may_be_in(&text[start..end]) {
                 break;
             }
+            let words = masked(window(text, start), length);
             // Field by field: a key made elsewhere and copied here waits for its own writes.
             key.words[0] = words[0];
             key.words[1] = words[1] | (length as u64) << 56;
@@ -210,14 +207,7 @@ impl Cache {
         if length > SHORT {
             return self.set_long_key(&text[start..end], key);
         }
-        let words = match text[start..].first_chunk() {
-            Some(window) => masked(window, length),
-            None => {
-                let mut window = [0; 16];
-                window[..length].copy_from_slice(&text[start..end]);
-                masked(&window, length)
-            }
-        };
+        let words = masked(window(text, start), length);
         key.words[0] = words[0];
         key.words[1] = words[1] | (length as u64) << 56;
         key.kind = FEW_IDS;
@@ -239,7 +229,7 @@ impl Cache {
         }
         let mut sum = 0u128;
         let mut add = |chunk: &[u8; 16], secret: &[u64]| {
-            let words = masked(chunk, 16);
+            let words = masked(u128::from_le_bytes(*chunk), 16);
             let product = u128::from(words[0].wrapping_add(secret[0])) * u128::from(words[1].wrapping_add(secret[1]));
             sum = sum.wrapping_add(product);
         };
@@ -344,9 +334,28 @@ fn first_lines<L>(size: usize) -> Lines<L> {
     Lines::new(size).unwrap_or_else(|| std::alloc::handle_alloc_error(std::alloc::Layout::new::<L>()))
 }
 
+/// The 16 bytes from `start` on; what lies beyond the text may be anything.
+#[inline(always)]
+fn window(text: &[u8], start: usize) -> u128 {
+    match text[start..].first_chunk() {
+        Some(window) => u128::from_le_bytes(*window),
+        None => last_window(text, start),
+    }
+}
+
+#[inline]
+fn last_window(text: &[u8], start: usize) -> u128 {
+    if let Some(window) = text.last_chunk() {
+        return u128::from_le_bytes(*window) >> (8 * (start + 16 - text.len()));
+    }
+    let mut window = [0; 16];
+    window[..text.len() - start].copy_from_slice(&text[start..]);
+    u128::from_le_bytes(window)
+}
+
 /// The first `length` bytes of 16, the others 0.
 #[inline(always)]
-fn masked(window: &[u8; 16], length: usize) -> Words {
+fn masked(all: u128, length: usize) -> Words {
     const MASKS: [Words; 17] = {
         let mut masks = [[0; 2]; 17];
         let mut length = 1;
@@ -357,7 +366,6 @@ fn masked(window: &[u8; 16], length: usize) -> Words {
         }
         masks
     };
-    let all = u128::from_le_bytes(*window);
     let mask = &MASKS[length];
     [all as u64 & mask[0], (all >> 64) as u64 & mask[1]]
 }

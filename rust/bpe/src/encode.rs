@@ -54,6 +54,8 @@ pub(crate) struct Workspace {
     scratch: Scratch,
     dead_ends: DeadEnds,
     ids: Vec<u32>,
+    /// Of a whole text, see [`Tokenizer::encode_brief`].
+    brief: Vec<u32>,
     ends: [usize; ENDS],
     /// What the cache knows pre-tokens, or parts of them, by.
     keys: [Key; ENDS],
@@ -62,7 +64,15 @@ pub(crate) struct Workspace {
 impl Workspace {
     fn new() -> Box<Self> {
         let (cache, scratch, dead_ends) = (Cache::new(), Scratch::default(), DeadEnds::default());
-        Box::new(Self { cache, scratch, dead_ends, ids: Vec::new(), ends: [0; ENDS], keys: [Key::default(); ENDS] })
+        Box::new(Self {
+            cache,
+            scratch,
+            dead_ends,
+            ids: Vec::new(),
+            brief: Vec::new(),
+            ends: [0; ENDS],
+            keys: [Key::default(); ENDS],
+        })
     }
 }
 
@@ -70,8 +80,6 @@ impl Workspace {
 const MOST_IDLE: usize = 64;
 /// Ids of one pre-token that a workspace keeps room for.
 const MOST_IDS: usize = 1 << 16;
-/// Text up to this many bytes gets room for an id a byte at once.
-const SMALL: usize = 1 << 12;
 /// Bytes of text that are worth handing to another thread.
 const BATCH: usize = 1 << 15;
 /// Parts for each thread: enough that none waits long for the last.
@@ -87,10 +95,30 @@ impl Tokenizer {
         cancel: &Cancel,
     ) -> Result<Vec<T>, Error> {
         let plan = self.plan(allowed, disallowed)?;
-        let room = if text.len() <= SMALL { text.len() } else { text.len() / 4 };
-        let mut ids = Vec::with_capacity(room + cache::FEW);
+        let mut ids = Vec::with_capacity(text.len() / 4 + cache::FEW);
         self.with_workspace(|workspace| self.encode_planned(text, &plan, workspace, cancel, &mut ids))?;
         Ok(ids)
+    }
+
+    /// What `give` makes of the ids of a text, which lie in memory that is kept for the next call: a short text is
+    /// encoded faster than memory is had.
+    pub fn encode_brief<R>(
+        &self,
+        text: &[u8],
+        allowed: &Allowed,
+        disallowed: &Allowed,
+        cancel: &Cancel,
+        give: impl FnOnce(&[u32]) -> R,
+    ) -> Result<R, Error> {
+        let plan = self.plan(allowed, disallowed)?;
+        self.with_workspace(|workspace| {
+            let mut ids = std::mem::take(&mut workspace.brief);
+            ids.clear();
+            let result = self.encode_planned(text, &plan, workspace, cancel, &mut ids).map(|()| give(&ids));
+            ids.shrink_to(MOST_IDS);
+            workspace.brief = ids;
+            result
+        })
     }
 
     /// The ids of many texts, on all threads of the current rayon pool.
@@ -353,7 +381,10 @@ impl Tokenizer {
         cancel: &Cancel,
         out: &mut Vec<u32>,
     ) -> Result<(), Error> {
-        if let Some(id) = self.longest.whole(piece).filter(|_| self.whole_pieces) {
+        if self.whole_pieces
+            && self.longest.has_unmade()
+            && let Some(id) = self.longest.whole(piece)
+        {
             out.push(id);
             return Ok(());
         }

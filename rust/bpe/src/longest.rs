@@ -21,6 +21,7 @@ pub struct Longest {
     tokens: Vec<Token>,
     /// A token is made after its parts, in one way.
     regular: bool,
+    has_unmade: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -68,12 +69,13 @@ impl Longest {
             tokens[id as usize] = Token { rank: 0, length: 1, ..UNMADE };
         }
         let regular = set_ranks(merges, &mut tokens);
-        let mut longest = Self { trie: Trie::new(Vec::new()), tokens, regular };
+        let mut longest = Self { trie: Trie::new(Vec::new()), tokens, regular, has_unmade: false };
         if regular {
             longest.set_parts(merges, table);
         }
         let entry = |(id, bytes)| Entry { bytes, id, made: longest.tokens[id as usize].length > 0 };
         longest.trie = Trie::new(vocabulary.iter().map(entry).collect());
+        longest.has_unmade = vocabulary.iter().any(|(id, _)| longest.tokens[id as usize].length == 0);
         for (id, bytes) in vocabulary.iter() {
             if longest.tokens[id as usize].length > 1 {
                 longest.tokens[id as usize].shorter = longest.trie.longest(&bytes[..bytes.len() - 1]).unwrap_or(NONE);
@@ -98,6 +100,11 @@ impl Longest {
             self.tokens[id as usize].length == 0 && bytes.iter().any(|byte| byte & 0xf0 == 0xe0)
         };
         !whole_pieces || !vocabulary.iter().any(unmade)
+    }
+
+    /// Whether there are tokens that merges never make.
+    pub fn has_unmade(&self) -> bool {
+        self.has_unmade
     }
 
     /// The token that is the whole of `piece`.

@@ -170,6 +170,15 @@ impl Specials {
     /// As tiktoken: `allowed` ones are parsed, `disallowed` ones (`All`: those not allowed) make the text an error,
     /// the rest is ordinary text.
     pub fn rules(&self, allowed: &Allowed, disallowed: &Allowed) -> Result<Rules<'_>, Error> {
+        // What most calls ask for, without building anything.
+        if let (Allowed::Some(names), Allowed::All) = (allowed, disallowed)
+            && names.is_empty()
+        {
+            return Ok(Rules {
+                refused: self.refused.as_ref().map_or(Choice::None, Choice::All),
+                parsed: Choice::None,
+            });
+        }
         let all = || self.all.as_ref().map_or(Choice::None, Choice::All);
         let chosen = |tokens| Ok::<_, Error>(Search::new(tokens)?.map_or(Choice::None, Choice::Some));
         let allowed_names: FxHashSet<&str> = match allowed {
@@ -186,7 +195,6 @@ impl Specials {
             )?,
         };
         let refused = match disallowed {
-            Allowed::All if allowed_names.is_empty() => self.refused.as_ref().map_or(Choice::None, Choice::All),
             Allowed::All => chosen(
                 self.tokens
                     .iter()

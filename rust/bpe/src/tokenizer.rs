@@ -163,13 +163,14 @@ impl Tokenizer {
 
     /// The bytes that the ids stand for.
     pub fn decode(&self, ids: &[u32]) -> Result<Vec<u8>, Error> {
-        let mut bytes = Vec::with_capacity(ids.len() * 5);
-        for &id in ids {
-            if !self.vocabulary.append(id, &mut bytes) {
-                bytes.extend_from_slice(self.token(id)?);
-            }
+        let mut bytes = Vec::new();
+        let mut rest = ids;
+        loop {
+            rest = &rest[self.vocabulary.append(rest, &mut bytes)..];
+            let Some((&id, later)) = rest.split_first() else { return Ok(bytes) };
+            bytes.extend_from_slice(self.token(id)?);
+            rest = later;
         }
-        Ok(bytes)
     }
 }
 

@@ -104,24 +104,30 @@ impl Vocabulary {
         if start == end { None } else { self.bytes.get(start..end) }
     }
 
-    /// Appends the bytes of an id to `out`; false for a hole or an id beyond the last.
-    #[inline]
-    pub fn append(&self, id: u32, out: &mut Vec<u8>) -> bool {
-        const MOST: usize = 16;
-        let Some(bytes) = self.get(id) else {
-            return false;
-        };
-        let start = bytes.as_ptr() as usize - self.bytes.as_ptr() as usize;
-        match self.bytes[start..].first_chunk::<MOST>() {
-            Some(chunk) if bytes.len() <= MOST => {
-                // A copy of fixed size is a single instruction; what it brings too much is cut off or written over.
-                let end = out.len() + bytes.len();
-                out.extend_from_slice(chunk);
-                out.truncate(end);
+    /// Appends the bytes of `ids` to `out`, up to the first that is a hole or beyond the last; returns how many ids.
+    pub fn append(&self, ids: &[u32], out: &mut Vec<u8>) -> usize {
+        const CHUNK: usize = 16;
+        let lengths = ids.iter().map_while(|&id| self.get(id).map(<[u8]>::len));
+        let (count, total) = lengths.fold((0, 0), |(count, total), length| (count + 1, total + length));
+        out.reserve(total + CHUNK);
+        let mut end = out.len();
+        for &id in &ids[..count] {
+            let Some(bytes) = self.get(id) else { break };
+            let start = bytes.as_ptr() as usize - self.bytes.as_ptr() as usize;
+            // SAFETY: the bytes of the ids that are left, and CHUNK more, fit behind `end`: as much was reserved.
+            unsafe {
+                let place = out.as_mut_ptr().add(end);
+                match self.bytes[start..].first_chunk::<CHUNK>() {
+                    // A copy of fixed size is a single instruction; what it brings too much is written over.
+                    Some(chunk) if bytes.len() <= CHUNK => place.cast::<[u8; CHUNK]>().write_unaligned(*chunk),
+                    _ => std::ptr::copy_nonoverlapping(bytes.as_ptr(), place, bytes.len()),
+                }
             }
-            _ => out.extend_from_slice(bytes),
+            end += bytes.len();
         }
-        true
+        // SAFETY: all bytes up to there were written.
+        unsafe { out.set_len(end) };
+        count
     }
 
     /// Ids and bytes in the order of ids, without the holes.

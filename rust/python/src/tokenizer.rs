@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use numpy::{IntoPyArray, PyArray1, PyArrayMethods, PyReadonlyArray1};
+use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyList, PyString};
+use pyo3::types::{PyBytes, PyDict, PyInt, PyList, PyString};
 use wordkiln_bpe::{Allowed, Cancel, Encoded, Error, Id, Pattern, Tokenizer, from_json, from_tiktoken, lossy_utf8};
 
 use crate::errors::{ArgumentError, tokenizer_error};
@@ -16,6 +17,8 @@ use crate::tokenizer_stream::DecodeStream;
 const BRIEF: usize = 1 << 11;
 /// Text from this many bytes on is encoded on another thread, so that this one can answer Ctrl-C.
 const LONG: usize = 1 << 20;
+/// Texts with up to this many bytes together are encoded by one thread: calling others would take as long.
+const SINGLE: usize = 1 << 15;
 /// The most ids that uint16 can tell apart.
 const NARROW: usize = 1 << 16;
 
@@ -106,32 +109,36 @@ impl TokenizerCore {
         let total: usize = texts.iter().map(|text| text.len()).sum();
         let encoded = if total <= BRIEF {
             self.0.encode_few(&texts, allowed, disallowed, &cancel)
+        } else if total <= SINGLE {
+            py.detach(|| self.0.encode_few(&texts, allowed, disallowed, &cancel))
         } else {
             interrupt::run(py, &cancel, encode, |_| Ok(()))?
         };
         encoded.map_err(tokenizer_error)
     }
 
-    fn encode_one(
+    /// What `give` makes of the ids of a text.
+    fn encode_one<R>(
         &self,
         py: Python<'_>,
         text: &Bound<'_, PyAny>,
         allowed: &Allowed,
         disallowed: &Allowed,
-    ) -> PyResult<Vec<u32>> {
+        give: impl FnOnce(&[u32]) -> R,
+    ) -> PyResult<R> {
         let text = Text::new(text)?;
         let text = text.as_bytes()?;
         let cancel = Cancel::new();
-        let encode = || self.0.encode(text, allowed, disallowed, &cancel);
-        let ids = if text.len() <= BRIEF {
-            encode()
-        } else if text.len() <= LONG {
-            py.detach(encode)
+        if text.len() <= BRIEF {
+            return self.0.encode_brief(text, allowed, disallowed, &cancel, give).map_err(tokenizer_error);
+        }
+        let ids = if text.len() <= LONG {
+            py.detach(|| self.0.encode(text, allowed, disallowed, &cancel))
         } else {
             let encode = || self.0.encode_batch(&[text], allowed, disallowed, &cancel).map(|encoded| encoded.ids);
             interrupt::run(py, &cancel, encode, |_| Ok(()))?
         };
-        ids.map_err(tokenizer_error)
+        ids.map(|ids| give(&ids)).map_err(tokenizer_error)
     }
 }
 
@@ -161,7 +168,7 @@ impl TokenizerCore {
         allowed_special: Choice,
         disallowed_special: Choice,
     ) -> PyResult<Bound<'py, PyList>> {
-        self.1.list(py, &self.encode_one(py, text, &allowed_special.0, &disallowed_special.0)?)
+        self.encode_one(py, text, &allowed_special.0, &disallowed_special.0, |ids| self.1.list(py, ids))?
     }
 
     /// The number of ids of a text.
@@ -173,7 +180,7 @@ impl TokenizerCore {
         allowed_special: Choice,
         disallowed_special: Choice,
     ) -> PyResult<usize> {
-        Ok(self.encode_one(py, text, &allowed_special.0, &disallowed_special.0)?.len())
+        self.encode_one(py, text, &allowed_special.0, &disallowed_special.0, <[u32]>::len)
     }
 
     /// The ids of each text, on all threads.
@@ -293,8 +300,12 @@ impl TokenizerCore {
     fn read_ids(&self, ids: &Bound<'_, PyAny>) -> PyResult<Vec<u32>> {
         let wrong = || ArgumentError::new_err("ids: must be a sequence of integers");
         if let Ok(list) = ids.cast::<PyList>() {
-            let id = |id: Bound<'_, PyAny>| self.check_id(id.extract().map_err(|_| wrong())?);
-            return list.iter().map(id).collect();
+            // Collecting results would let the vector grow step by step.
+            let mut ids = Vec::with_capacity(list.len());
+            for id in list.iter() {
+                ids.push(self.check_id(integer(&id).ok_or_else(wrong)?)?);
+            }
+            return Ok(ids);
         }
         if let Ok(array) = ids.extract::<PyReadonlyArray1<'_, u16>>() {
             return Ok(array.as_array().iter().map(|&id| u32::from(id)).collect());
@@ -308,6 +319,21 @@ impl TokenizerCore {
         let ids = ids.try_iter().map_err(|_| wrong())?;
         ids.map(|id| self.check_id(id?.extract().map_err(|_| wrong())?)).collect()
     }
+}
+
+/// The value of an int, or of what can be one, if it is that small.
+#[inline(always)]
+fn integer(value: &Bound<'_, PyAny>) -> Option<i64> {
+    if value.is_exact_instance_of::<PyInt>() {
+        // SAFETY: an int, and the GIL is held.
+        let number = unsafe { ffi::PyLong_AsLongLong(value.as_ptr()) };
+        // An int that is too large is asked again below, which clears the exception.
+        if number != -1 {
+            return Some(number);
+        }
+        PyErr::take(value.py());
+    }
+    value.extract().ok()
 }
 
 pub fn unknown_id(id: i64, size: usize) -> PyErr {
