@@ -234,7 +234,7 @@ def test_duplicate_tokens_and_missing_bytes_are_named(tokenizer):
     vocab = {f"{'!' * (i + 2)}": i for i in range(300)}
     file["model"].update(vocab=vocab, merges=[])
     file["added_tokens"] = []
-    with pytest.raises(FormatError, match="byte 0x00 has no token"):
+    with pytest.raises(FormatError, match="byte 0x21 has no token, but id 0 is made of it"):
         Tokenizer(json.dumps(file).encode())
 
 

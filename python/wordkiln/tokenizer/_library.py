@@ -289,10 +289,17 @@ class LibraryTokenizer(Tokenizer):
         return int(id)
 
 
-def is_library_json(content: bytes) -> bool:
+def read_json(content: bytes) -> Any:
+    """What the file holds, or None if it is no JSON."""
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+
+
+def is_library_json(file: Any) -> bool:
     """Whether a tokenizer.json is well-formed and of a kind that the native core does not run."""
     try:
-        file = json.loads(content)
         model = file["model"]
         steps = _steps(file.get("pre_tokenizer"))
         if model.get("type", "BPE") != "BPE" or model.get("byte_fallback") or model.get("unk_token"):

@@ -7,6 +7,7 @@ mod error;
 mod formats;
 mod front;
 mod merges;
+mod missing;
 mod offsets;
 mod pretokenize;
 mod special;
