@@ -80,8 +80,16 @@ class Tables:
         return {self.tokens[id]: id for id in self.of_type(_USER_DEFINED)}
 
     def ordinary(self) -> dict[str, int]:
-        """Tokens and ids without the places that only fill the model's table."""
-        return {self.tokens[id]: id for id, type in enumerate(self.types) if type != _UNUSED}
+        """Tokens and ids without the places that only fill the model's table.
+
+        Raises:
+            FormatError: A token stands there twice.
+        """
+        ids: dict[str, int] = {}
+        for id, (token, type) in enumerate(zip(self.tokens, self.types, strict=True)):
+            if type != _UNUSED and ids.setdefault(token, id) != id:
+                raise FormatError(f"tokenizer.ggml.tokens: {token!r} stands there twice, as {ids[token]} and {id}")
+        return ids
 
     def pattern(self) -> str:
         """How text is cut.
