@@ -26,6 +26,8 @@ _FILE_NAMES = (_FILE_NAME, "tekken.json", "tokenizer.model", "spiece.model", "se
 _SHOWN = 6
 _SHOWN_PATTERN = 60
 _FILE_LIMIT = 512 << 20
+# Python's JSON takes twenty times a file's size; the largest that a library has to run, Gemma's, has 33 MB.
+_LIBRARY_LIMIT = 48 << 20
 _END_TOKENS = ("<|end|>", "<|endoftext|>", "<|end_of_text|>", "</s>")
 
 
@@ -161,6 +163,8 @@ class Tokenizer(Core):
         try:
             return cls(content)
         except FormatError:
+            if len(content) > _LIBRARY_LIMIT:
+                raise
             file = _library.read_json(content)
             if _tekken.is_tekken(file):
                 return cls(_tekken.tokenizer_json(file))

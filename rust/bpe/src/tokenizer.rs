@@ -9,7 +9,7 @@ use crate::encode::Workspace;
 use crate::front::Front;
 use crate::merges::{Merge, PairTable};
 use crate::missing::Missing;
-use crate::special::{SpecialToken, Specials};
+use crate::special::{self, SpecialToken, Specials};
 use crate::vocabulary::{MAX_VOCABULARY, Vocabulary};
 use crate::{Error, Pattern};
 
@@ -50,6 +50,7 @@ pub struct Tokenizer {
 impl Tokenizer {
     pub(crate) fn new(parts: Parts) -> Result<Self, Error> {
         let Parts { pattern, tokens, merges, specials, whole_pieces, nfc, post_processor } = parts;
+        special::check_sizes(&specials)?;
         let vocabulary = Vocabulary::new(&tokens)?;
         let size = specials.iter().map(|token| token.id as usize + 1).max().unwrap_or(0).max(vocabulary.len());
         if size > MAX_VOCABULARY {

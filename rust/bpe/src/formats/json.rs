@@ -181,6 +181,10 @@ pub fn from_json(json: &[u8]) -> Result<Tokenizer, Error> {
         whole_pieces: file.model.ignore_merges,
         nfc: normalizer(&file.normalizer)?,
         post_processor: file.post_processor.map(|raw| raw.get().to_owned()).filter(|raw| raw != "null"),
+    })
+    .map_err(|error| match error {
+        Error::Argument(message) => Error::Format(message),
+        other => other,
     })?;
     match (&tokenizer.missing, unknown) {
         (Some(missing), Some(unknown)) => Err(Error::format(format!(
