@@ -250,13 +250,14 @@ def test_other_processes_get_the_same(tokenizer):
     assert copy.encode("text 中文") == tokenizer.encode("text 中文")
 
 
-NAMES = ["<|end|>", "<|end|>more", "<|user|>", "other"]
+# Of several special tokens that start alike tiktoken takes any one.
+NAMES = ["<|end|>", "<|user|>", "other"]
 
 
 @pytest.mark.parity
 @given(
     parts=st.lists(st.sampled_from([*NAMES, "a", " the", "中"]), max_size=6),
-    allowed=st.just("all") | st.sets(st.sampled_from(NAMES[:3])),
+    allowed=st.just("all") | st.sets(st.sampled_from(NAMES[:2])),
     disallowed=st.sampled_from(["all", ()]) | st.sets(st.sampled_from(NAMES)),
 )
 def test_special_tokens_are_treated_as_tiktoken_does(of_pattern, tiktoken_peer, parts, allowed, disallowed):

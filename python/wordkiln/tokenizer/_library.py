@@ -153,7 +153,7 @@ class LibraryTokenizer(Tokenizer):
         allowed = set(specials) if allowed_special == "all" else set(allowed_special)
         if unknown := allowed - specials.keys():
             raise ArgumentError(f"allowed_special: {min(unknown)!r} is not a special token of this tokenizer")
-        refused = (set(specials) if disallowed_special == "all" else set(disallowed_special)) - allowed
+        refused = set(specials) - allowed if disallowed_special == "all" else set(disallowed_special)
         for token in sorted(refused):
             if token and token in text:
                 raise ArgumentError(

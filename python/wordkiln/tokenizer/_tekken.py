@@ -39,10 +39,11 @@ def tokenizer_json(file: Any) -> bytes:
     for rank, entry in enumerate(file["vocab"][: size - number]):
         try:
             token = base64.b64decode(entry["token_bytes"], validate=True)
-            if entry["rank"] != rank:
-                raise FormatError(f"tekken.json: vocab[{rank}] has rank {entry['rank']!r}")
+            given = entry["rank"]
         except (KeyError, TypeError, ValueError, binascii.Error):
             raise FormatError(f"tekken.json: vocab[{rank}] has no rank and base64 token_bytes") from None
+        if given != rank:
+            raise FormatError(f"tekken.json: vocab[{rank}] has rank {given!r}")
         lines.append(base64.b64encode(token) + b" %d\n" % rank)
     pattern = config.get("pattern")
     if not isinstance(pattern, str):

@@ -38,10 +38,10 @@ class Tokenizer(Core):
     bytes) and any bytes, UTF-8 or not. Make one with `train`, `load` or `from_tiktoken`.
 
     Encoding takes the keywords `allowed_special` and `disallowed_special`, as tiktoken does. Each is "all" or a
-    collection of special tokens' texts. Allowed ones become their id; a text that holds a disallowed one is an
-    ArgumentError; the rest is ordinary text. The defaults, none and "all" (all that are not allowed), refuse
-    special tokens in the text, which is what text from a user needs. Added tokens that a file does not call special
-    are ordinary vocabulary: they are matched wherever they stand, as Hugging Face does.
+    collection of texts. A text that holds a disallowed one is an ArgumentError; allowed ones, which must be special
+    tokens of this tokenizer, become their id; the rest is ordinary text. The defaults, none and "all" (all that are
+    not allowed), refuse special tokens in the text, which is what text from a user needs. Added tokens that a file does
+    not call special are ordinary vocabulary: they are matched wherever they stand, as Hugging Face does.
 
     A file that asks for Unicode normalization (NFC: Qwen's) gets it before text is cut; `decode` then gives the
     normalized text. `encode` adds no tokens around the text: see `add_special_tokens`.

@@ -188,8 +188,8 @@ impl Specials {
         self.tokens.get(*self.by_id.get(&id)?)
     }
 
-    /// As tiktoken: `allowed` ones are parsed, `disallowed` ones (`All`: those not allowed) make the text an error,
-    /// the rest is ordinary text.
+    /// As tiktoken: `disallowed` ones (`All`: those not allowed) make the text an error, `allowed` ones are parsed, the
+    /// rest is ordinary text.
     pub fn rules(&self, allowed: &Allowed, disallowed: &Allowed) -> Result<Rules<'_>, Error> {
         let all = || self.all.as_ref().map_or(Choice::None, Choice::All);
         let chosen = |tokens| Ok::<_, Error>(Search::new(tokens)?.map_or(Choice::None, Choice::Some));
@@ -215,13 +215,9 @@ impl Specials {
                     .map(|token| (token.id, token.content.clone()))
                     .collect(),
             )?,
-            Allowed::Some(names) => chosen(
-                names
-                    .iter()
-                    .filter(|name| !name.is_empty() && !allowed_names.contains(name.as_str()))
-                    .map(|name| (0, name.clone()))
-                    .collect(),
-            )?,
+            Allowed::Some(names) => {
+                chosen(names.iter().filter(|name| !name.is_empty()).map(|name| (0, name.clone())).collect())?
+            }
         };
         Ok(Rules { refused, parsed })
     }
