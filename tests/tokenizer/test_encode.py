@@ -248,3 +248,41 @@ def test_other_processes_get_the_same(tokenizer):
     copy = pickle.loads(pickle.dumps(tokenizer))
     assert copy == tokenizer
     assert copy.encode("text 中文") == tokenizer.encode("text 中文")
+
+
+# Of several special tokens that start alike tiktoken takes any one.
+NAMES = ["<|end|>", "<|user|>", "other"]
+
+
+@pytest.mark.parity
+@given(
+    parts=st.lists(st.sampled_from([*NAMES, "a", " the", "中"]), max_size=6),
+    allowed=st.just("all") | st.sets(st.sampled_from(NAMES[:2])),
+    disallowed=st.sampled_from(["all", ()]) | st.sets(st.sampled_from(NAMES)),
+)
+def test_special_tokens_are_treated_as_tiktoken_does(of_pattern, tiktoken_peer, parts, allowed, disallowed):
+    if of_pattern.pattern in ("bytes", "none"):
+        pytest.skip("tiktoken has no such pattern")
+    text, special = "".join(parts), {"allowed_special": allowed, "disallowed_special": disallowed}
+    try:
+        expected = tiktoken_peer.encode(text, **special)
+    except ValueError:
+        with pytest.raises(ArgumentError, match="the text holds the special token"):
+            of_pattern.encode(text, **special)
+    else:
+        assert of_pattern.encode(text, **special) == expected
+        assert of_pattern.count(text, **special) == len(expected)
+        assert of_pattern.encode_flat([text], **special)[0].tolist() == expected
+
+
+@pytest.mark.property
+@given(text=st.text(st.sampled_from("a中😀é\ud800"), max_size=8), data=st.data())
+def test_streams_give_the_text_whatever_the_tokens(tokenizer, text, data):
+    # Every way to cut the bytes: a token for each part that the vocabulary holds, else one for each byte.
+    encoded = text.encode("utf-8", "surrogatepass")
+    cuts = sorted(data.draw(st.sets(st.integers(0, len(encoded)))) | {0, len(encoded)})
+    ids = [id for start, stop in itertools.pairwise(cuts) for id in tokenizer.encode(encoded[start:stop])]
+    stream = tokenizer.decode_stream()
+    pieces = [stream.push(id) for id in ids]
+    assert "".join(pieces) + stream.finish() == text
+    assert not any("\ufffd" in piece for piece in pieces)

@@ -234,7 +234,7 @@ def test_duplicate_tokens_and_missing_bytes_are_named(tokenizer):
     vocab = {f"{'!' * (i + 2)}": i for i in range(300)}
     file["model"].update(vocab=vocab, merges=[])
     file["added_tokens"] = []
-    with pytest.raises(FormatError, match="byte 0x00 has no token"):
+    with pytest.raises(FormatError, match="byte 0x21 has no token, but id 0 is made of it"):
         Tokenizer(json.dumps(file).encode())
 
 
@@ -242,8 +242,59 @@ def test_duplicate_tokens_and_missing_bytes_are_named(tokenizer):
 def test_ten_million_merges_are_refused(tokenizer):
     merges = b"[" + b'"a b",' * 10_000_000 + b'"a b"]'
     head, _ = tokenizer.to_json().split(b'"merges":', 1)
-    with pytest.raises(FormatError, match="merges has more than 4194304 entries"):
-        Tokenizer(head + b'"merges":' + merges + b"}}")
+    for read in (Tokenizer, Tokenizer._of):
+        with pytest.raises(FormatError, match="merges has more than 4194304 entries"):
+            read(head + b'"merges":' + merges + b"}}")
+
+
+@pytest.mark.abuse
+def test_special_tokens_of_any_size_are_refused(tokenizer):
+    file = json.loads(tokenizer.to_json())
+    for contents, message in (
+        (["x" * 50_000_000], 'special_tokens: "xxxxxxxxxxxxxxxxxxxx"... has 50000000 bytes: the limit is 16384'),
+        ([f"{number:016000}" for number in range(1100)], "bytes in all: the limit is 16777216"),
+    ):
+        file["added_tokens"] = [{"id": 2000 + number, "content": text} for number, text in enumerate(contents)]
+        with pytest.raises(FormatError) as raised:
+            Tokenizer(json.dumps(file).encode())
+        assert message in str(raised.value)
+
+
+@pytest.mark.abuse
+@pytest.mark.parametrize(
+    "value", ["NaN", "1e400", "-1", "5000000000", "1" + "0" * 30, "1.5", "null", '"x"', "[]", "true"]
+)
+def test_numbers_that_are_no_ids_are_named(tokenizer, value):
+    text = tokenizer.to_json().decode()
+    for change in (text.replace('"!":0', f'"!":{value}'), text.replace('"id":998', f'"id":{value}')):
+        assert change != text
+        with pytest.raises(FormatError, match=r"not a tokenizer\.json"):
+            Tokenizer._of(change.encode())
+
+
+@pytest.mark.abuse
+def test_every_fiftieth_of_a_file_is_named(tokenizer, tmp_path):
+    data, ranks = tokenizer.to_json(), tokenizer.to_tiktoken_bytes()
+    for part in range(50):
+        with pytest.raises(FormatError):
+            Tokenizer._of(data[: len(data) * part // 50])
+        (tmp_path / "ranks").write_bytes(ranks[: len(ranks) * part // 50])
+        try:
+            # A rank file says nowhere where it ends: what is cut between two lines is a smaller one.
+            shorter = Tokenizer.from_tiktoken(tmp_path / "ranks", pattern="cl100k")
+        except FormatError:
+            continue
+        assert shorter.vocab_size < 1000
+
+
+@pytest.mark.abuse
+def test_merges_in_a_circle_are_named(tokenizer):
+    file = json.loads(tokenizer.to_json())
+    left, right = file["model"]["merges"][0]
+    for circle in ([[left, right]], [[left + right, left], [left, right + left]], [[left, ""]], [["", ""]]):
+        file["model"]["merges"] = [*circle, *circle]
+        with pytest.raises(FormatError, match=r"model\.merges: merge \d needs|stands there twice"):
+            Tokenizer._of(json.dumps(file).encode())
 
 
 @pytest.mark.abuse

@@ -115,6 +115,27 @@ def test_streams_give_the_text(pair, sentencepiece):
         assert ("".join(map(stream.push, ids)) + stream.finish()).strip() == ours.decode(ids).strip()
 
 
+@pytest.mark.parametrize("text", ["the cat, 中文分词! zq", "é\ud800a", ""])
+def test_places_are_the_librarys(pair, sentencepiece, text):
+    for ours in (pair[0], sentencepiece[0]):
+        ids, places = ours.encode_with_offsets(text)
+        assert ids == ours.encode(text)
+        assert (places.dtype, places.shape) == (np.int64, (len(ids), 2))
+        assert all(0 <= start <= stop <= len(text) for start, stop in places)
+        in_bytes = ours.encode_with_offsets(text, unit="byte")[1]
+        ends = np.cumsum([0, *(len(char.encode("utf-8", "surrogatepass")) for char in text)])
+        assert (in_bytes == ends[places]).all()
+    ours, theirs = pair
+    if "\ud800" not in text:
+        assert [tuple(place) for place in ours.encode_with_offsets(text)[1].tolist()] == theirs.encode(text).offsets
+
+
+def test_special_tokens_have_their_places(pair):
+    ours, _ = pair
+    ids, places = ours.encode_with_offsets("a[SEP]", allowed_special="all")
+    assert (ids[-1], places[-1].tolist()) == (ours.special_tokens["[SEP]"], [1, 6])
+
+
 def test_copies_and_files(pair, tmp_path):
     ours, _ = pair
     copy = pickle.loads(pickle.dumps(ours))
@@ -134,7 +155,8 @@ def test_every_native_method_is_replaced():
 def test_what_it_cannot_do_is_named(pair):
     ours, _ = pair
     for call in (
-        lambda: ours.encode_with_offsets("a"),
+        lambda: ours.encode_with_offsets(b"\xff", unit="byte"),
+        lambda: ours.encode_with_offsets("[SEP]"),
         lambda: ours.to_tiktoken_bytes(),
         lambda: ours.encode(7),
         lambda: ours.encode_batch("a"),

@@ -71,8 +71,8 @@ def measure(tokenizer: Tokenizer, files: Sequence[Path]) -> list[Figures]:
             seconds.append(time.perf_counter() - start)
         seen[ids] = True
         rows.append(Figures(file.name, len(text), len(ids), len(np.unique(ids)), min(seconds)))
-    total = (sum(getattr(row, field) for row in rows) for field in ("num_bytes", "num_tokens"))
-    return [*rows, Figures("all", *total, int(seen.sum()), sum(row.seconds for row in rows))]
+    num_bytes, num_tokens = sum(row.num_bytes for row in rows), sum(row.num_tokens for row in rows)
+    return [*rows, Figures("all", num_bytes, num_tokens, int(seen.sum()), sum(row.seconds for row in rows))]
 
 
 def table(names: Sequence[str], tokenizers: Sequence[Tokenizer], files: Sequence[Path]) -> str:

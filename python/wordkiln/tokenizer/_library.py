@@ -22,6 +22,9 @@ from wordkiln.tokenizer._tokenizer import Tokenizer
 
 _NARROW = 1 << 16
 
+Place = tuple[int, int]
+"""Start and end of a token, in characters."""
+
 
 class _Backend(Protocol):
     """A library's tokenizer: ordinary text to ids and back."""
@@ -31,6 +34,7 @@ class _Backend(Protocol):
     specials: dict[str, int]
 
     def encode(self, text: str, with_specials: bool) -> list[int]: ...
+    def places(self, text: str) -> tuple[list[int], list[Place]]: ...
     def decode(self, ids: list[int]) -> str: ...
     def token(self, id: int) -> bytes | None: ...
 
@@ -62,6 +66,10 @@ class _HuggingFace:
         library = self._reads if with_specials else self._ignores
         ids: list[int] = library.encode(text, add_special_tokens=False).ids
         return ids
+
+    def places(self, text: str) -> tuple[list[int], list[Place]]:
+        encoding = self._ignores.encode(text, add_special_tokens=False)
+        return encoding.ids, encoding.offsets
 
     def decode(self, ids: list[int]) -> str:
         text: str = self._reads.decode(ids, skip_special_tokens=False)
@@ -99,6 +107,10 @@ class _SentencePiece:
             elif part:
                 ids += self._library.EncodeAsIds(part)
         return ids
+
+    def places(self, text: str) -> tuple[list[int], list[Place]]:
+        mapping = self._library.EncodeAsOffsetMapping(text)
+        return mapping["ids"], mapping["offsets"]
 
     def decode(self, ids: list[int]) -> str:
         return str(self._library.DecodeIds(ids))
@@ -153,7 +165,7 @@ class LibraryTokenizer(Tokenizer):
         allowed = set(specials) if allowed_special == "all" else set(allowed_special)
         if unknown := allowed - specials.keys():
             raise ArgumentError(f"allowed_special: {min(unknown)!r} is not a special token of this tokenizer")
-        refused = (set(specials) if disallowed_special == "all" else set(disallowed_special)) - allowed
+        refused = set(specials) - allowed if disallowed_special == "all" else set(disallowed_special)
         for token in sorted(refused):
             if token and token in text:
                 raise ArgumentError(
@@ -268,7 +280,39 @@ class LibraryTokenizer(Tokenizer):
     def _offsets(
         self, text: str | bytes, characters: bool, allowed: Special, disallowed: Special
     ) -> tuple[list[int], npt.NDArray[np.int64]]:
-        raise ArgumentError(f"offsets: a {self._backend.kind} tokenizer gives none")
+        if isinstance(text, bytes):
+            try:
+                text = text.decode()
+            except UnicodeDecodeError as error:
+                raise ArgumentError(
+                    f"text: a {self._backend.kind} tokenizer needs UTF-8 for offsets: {error}"
+                ) from None
+        ids = self.encode(text, allowed_special=allowed, disallowed_special=disallowed)
+        text = _text(text)
+        found, places = self._places(text, allowed)
+        if found != ids:
+            raise ArgumentError(f"offsets: a {self._backend.kind} tokenizer gives none for special tokens as text")
+        offsets = np.array(places, np.int64).reshape(-1, 2)
+        if not characters:
+            offsets = np.cumsum([0, *(len(char.encode()) for char in text)], dtype=np.int64)[offsets]
+        return ids, offsets
+
+    def _places(self, text: str, allowed: Special) -> tuple[list[int], list[Place]]:
+        specials = self._backend.specials
+        named = set(specials) if allowed == "all" else set(allowed)
+        ids: list[int] = []
+        places: list[Place] = []
+        at = 0
+        for part in re.split(f"({'|'.join(map(re.escape, named))})", text) if named else [text]:
+            if part in named:
+                ids.append(specials[part])
+                places.append((at, at + len(part)))
+            elif part:
+                some, where = self._backend.places(part)
+                ids += some
+                places += [(at + start, at + stop) for start, stop in where]
+            at += len(part)
+        return ids, places
 
     def _last_cut(self, text: bytes) -> int | None:
         return None
@@ -289,10 +333,17 @@ class LibraryTokenizer(Tokenizer):
         return int(id)
 
 
-def is_library_json(content: bytes) -> bool:
+def read_json(content: bytes) -> Any:
+    """What the file holds, or None if it is no JSON."""
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+
+
+def is_library_json(file: Any) -> bool:
     """Whether a tokenizer.json is well-formed and of a kind that the native core does not run."""
     try:
-        file = json.loads(content)
         model = file["model"]
         steps = _steps(file.get("pre_tokenizer"))
         if model.get("type", "BPE") != "BPE" or model.get("byte_fallback") or model.get("unk_token"):

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 from wordkiln import _files, _rust
-from wordkiln.errors import ArgumentError, FormatError
+from wordkiln.errors import FormatError
+from wordkiln.tokenizer import _tekken, _vocabulary, _wordpiece
+from wordkiln.tokenizer._checks import byte_count, check_characters, check_int, check_names
 from wordkiln.tokenizer._core import Core, read_bytes
 from wordkiln.tokenizer._settings import Settings
 from wordkiln.tokenizer._sources import Source, read_sources
@@ -21,11 +21,14 @@ PATTERNS = ("gpt2", "cl100k", "o200k", "llama3", "qwen2", "whitespace", "bytes",
 Progress = Callable[[str, int, int | None], object]
 
 _FILE_NAME = "tokenizer.json"
-_FILE_NAMES = (_FILE_NAME, "tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
+_WORDPIECE = "vocab.txt"
+_FILE_NAMES = (_FILE_NAME, "tekken.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", _WORDPIECE)
 _SHOWN = 6
+_SHOWN_PATTERN = 60
 _FILE_LIMIT = 512 << 20
+# Python's JSON takes twenty times a file's size; the largest that a library has to run, Gemma's, has 33 MB.
+_LIBRARY_LIMIT = 48 << 20
 _END_TOKENS = ("<|end|>", "<|endoftext|>", "<|end_of_text|>", "</s>")
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
 
 class Tokenizer(Core):
@@ -35,10 +38,10 @@ class Tokenizer(Core):
     bytes) and any bytes, UTF-8 or not. Make one with `train`, `load` or `from_tiktoken`.
 
     Encoding takes the keywords `allowed_special` and `disallowed_special`, as tiktoken does. Each is "all" or a
-    collection of special tokens' texts. Allowed ones become their id; a text that holds a disallowed one is an
-    ArgumentError; the rest is ordinary text. The defaults, none and "all" (all that are not allowed), refuse
-    special tokens in the text, which is what text from a user needs. Added tokens that a file does not call special
-    are ordinary vocabulary: they are matched wherever they stand, as Hugging Face does.
+    collection of texts. A text that holds a disallowed one is an ArgumentError; allowed ones, which must be special
+    tokens of this tokenizer, become their id; the rest is ordinary text. The defaults, none and "all" (all that are
+    not allowed), refuse special tokens in the text, which is what text from a user needs. Added tokens that a file does
+    not call special are ordinary vocabulary: they are matched wherever they stand, as Hugging Face does.
 
     A file that asks for Unicode normalization (NFC: Qwen's) gets it before text is cut; `decode` then gives the
     normalized text. `encode` adds no tokens around the text: see `add_special_tokens`.
@@ -105,13 +108,13 @@ class Tokenizer(Core):
         return cls(
             _rust.train_tokenizer(
                 read_sources(source, weights),
-                vocab_size=_check_int("vocab_size", vocab_size, 256),
+                vocab_size=check_int("vocab_size", vocab_size, 256),
                 pattern=pattern,
-                special_tokens=_check_names(special_tokens),
-                min_frequency=_check_int("min_frequency", min_frequency, 1),
-                max_memory=_bytes(max_memory),
+                special_tokens=check_names(special_tokens),
+                min_frequency=check_int("min_frequency", min_frequency, 1),
+                max_memory=byte_count(max_memory),
                 ties=ties,
-                initial_alphabet=_check_characters(initial_alphabet),
+                initial_alphabet=check_characters(initial_alphabet),
                 base=base,
                 progress=progress,
             )
@@ -123,11 +126,12 @@ class Tokenizer(Core):
 
         Byte-level BPE in Hugging Face's tokenizer.json is run by Wordkiln itself. Files of other kinds (WordPiece,
         Unigram, BPE with byte fallback, SentencePiece models) are run by the libraries `tokenizers` and
-        `sentencepiece` (`pip install 'wordkiln[formats]'`) behind the same methods.
+        `sentencepiece` (`pip install 'wordkiln[formats]'`) behind the same methods. Mistral's tekken.json is read
+        natively. tiktoken's rank files do not tell how text is cut: see `from_tiktoken`.
 
         Args:
-            path: A tokenizer.json or SentencePiece model, or a directory: its tokenizer.json, else its
-                tokenizer.model; tokenizer_config.json and chat_template.jinja are read too.
+            path: A tokenizer.json, tekken.json, SentencePiece model or WordPiece vocab.txt; or a directory with one
+                of them (the first in this order), whose tokenizer_config.json and chat_template.jinja are read too.
 
         Raises:
             PathError: It cannot be read.
@@ -141,7 +145,10 @@ class Tokenizer(Core):
             names = [name for name in _FILE_NAMES if (path / name).is_file()]
             path /= names[0] if names else _FILE_NAME
         try:
-            tokenizer = cls._of(read_bytes(path, _FILE_LIMIT))
+            content = read_bytes(path, _FILE_LIMIT)
+            if path.name == _WORDPIECE:
+                content = _wordpiece.tokenizer_json(_wordpiece.lines(content), settings.as_dict())
+            tokenizer = cls._of(content)
         except FormatError as error:
             raise FormatError(f"{path}: {error}") from None
         tokenizer._settings = settings
@@ -156,7 +163,12 @@ class Tokenizer(Core):
         try:
             return cls(content)
         except FormatError:
-            if not _library.is_library_json(content):
+            if len(content) > _LIBRARY_LIMIT:
+                raise
+            file = _library.read_json(content)
+            if _tekken.is_tekken(file):
+                return cls(_tekken.tokenizer_json(file))
+            if not _library.is_library_json(file):
                 raise
         return _library.LibraryTokenizer(content)
 
@@ -187,30 +199,55 @@ class Tokenizer(Core):
             FormatError: The tables do not fit together.
             ArgumentError: The pattern is unknown; a special token has no id.
         """
-        ids = {token: id for id, token in enumerate(tokens)}
-        if len(ids) < len(tokens):
-            twice = next(token for id, token in enumerate(tokens) if ids[token] != id)
-            raise FormatError(f"tokens: {twice!r} stands there twice")
-        given = special_tokens if isinstance(special_tokens, Mapping) else dict.fromkeys(special_tokens)
-        added = [
-            (token, ids.get(token, given.get(token)), token in given)
-            for token in {**given, **dict.fromkeys(added_tokens)}
-        ]
-        for token, id, _ in added:
-            if id is None:
-                raise ArgumentError(f"special_tokens: {token!r} is not among the tokens and has no id")
-            _check_int(f"special_tokens[{token!r}]", id, 0)
-        file = {
-            "added_tokens": [{"id": id, "content": token, "special": special} for token, id, special in added],
-            "normalizer": {"type": "NFC"} if normalize else None,
-            "pre_tokenizer": json.loads(_rust.pattern_json(pattern)),
-            "decoder": {"type": "ByteLevel"},
-            "model": {"type": "BPE", "ignore_merges": ignore_merges, "vocab": ids, "merges": list(merges)},
-        }
-        try:
-            return cls(json.dumps(file).encode())
-        except TypeError as error:
-            raise ArgumentError(f"merges: must be pairs of str: {error}") from None
+        return cls._of_tables(
+            _vocabulary.numbered(tokens),
+            merges,
+            pattern=pattern,
+            special_tokens=special_tokens,
+            added_tokens=added_tokens,
+            ignore_merges=ignore_merges,
+            normalize=normalize,
+        )
+
+    @classmethod
+    def _of_tables(cls, ids: dict[str, int], merges: Iterable[str | tuple[str, str]], **options: Any) -> Self:
+        return cls(_vocabulary.tokenizer_json(ids, merges, **options))
+
+    @classmethod
+    def from_gguf(cls, metadata: Mapping[str, Any]) -> Tokenizer:
+        """The tokenizer of a GGUF file.
+
+        Byte-level BPE (`tokenizer.ggml.model` "gpt2") is run by Wordkiln itself; "llama" (SentencePiece) and "bert"
+        (WordPiece) by their libraries, as in `load`. The chat template and the special tokens' names come along.
+
+        Args:
+            metadata: The file's keys and values, of which those that start with "tokenizer." are read. Lists may be
+                numpy arrays.
+
+        Raises:
+            FormatError: A key is missing or wrong, or names a model or a `pre` that nobody here follows exactly.
+            DependencyError: It needs a library that is not installed.
+        """
+        from wordkiln.tokenizer import _gguf
+
+        tables = _gguf.Tables.read(metadata)
+        settings = Settings(tables.settings())
+        if tables.kind == "llama":
+            tokenizer = cls._of(tables.sentencepiece())
+        elif tables.kind == "bert":
+            tokenizer = cls._of(_wordpiece.tokenizer_json(tables.wordpiece(), settings.as_dict()))
+        else:
+            tokenizer = cls._of_tables(
+                tables.ordinary(),
+                tables.merges,
+                pattern=tables.pattern(),
+                special_tokens=tables.special_tokens(),
+                added_tokens=tables.added_tokens(),
+                ignore_merges=tables.takes_whole_pieces(),
+                normalize=tables.normalizes(),
+            )
+        tokenizer._settings = settings
+        return tokenizer
 
     @classmethod
     def from_tiktoken(
@@ -235,7 +272,7 @@ class Tokenizer(Core):
         """
         specials = dict(special_tokens or {})
         for content, id in specials.items():
-            _check_int(f"special_tokens[{content!r}]", id, 0)
+            check_int(f"special_tokens[{content!r}]", id, 0)
         try:
             return cls(
                 _rust.tokenizer_from_tiktoken(read_bytes(Path(path), _FILE_LIMIT), pattern, list(specials.items()))
@@ -324,7 +361,8 @@ class Tokenizer(Core):
         names = list(self.special_tokens)
         shown = names if len(names) <= _SHOWN else [*names[:_SHOWN], f"{len(names) - _SHOWN} more"]
         specials = ", ".join(shown)
-        return f"Tokenizer(vocab_size={self.vocab_size}, pattern={self.pattern!r}, special_tokens=[{specials}])"
+        pattern = self.pattern if len(self.pattern) <= _SHOWN_PATTERN else f"{self.pattern[:_SHOWN_PATTERN]}…"
+        return f"Tokenizer(vocab_size={self.vocab_size}, pattern={pattern!r}, special_tokens=[{specials}])"
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Tokenizer):
@@ -348,40 +386,3 @@ def _restored(kind: type[Tokenizer], content: bytes, settings: Settings) -> Toke
     tokenizer = kind(content)
     tokenizer._settings = settings
     return tokenizer
-
-
-def _check_int(name: str, value: int, least: int) -> int:
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise ArgumentError(f"{name}={value!r}: must be an integer")
-    if not least <= value < 2**32:
-        raise ArgumentError(f"{name}={value}: must be at least {least} and less than 2**32")
-    return int(value)
-
-
-def _check_names(special_tokens: Iterable[str]) -> list[str]:
-    names = [special_tokens] if isinstance(special_tokens, str) else list(special_tokens)
-    for name in names:
-        if not isinstance(name, str) or not name.isprintable():
-            raise ArgumentError(f"special_tokens: {name!r} must be a string of printable characters")
-    return names
-
-
-def _check_characters(initial_alphabet: Iterable[str]) -> list[str]:
-    characters = list(initial_alphabet)
-    for character in characters:
-        if not isinstance(character, str) or len(character) != 1 or "\ud800" <= character <= "\udfff":
-            raise ArgumentError(f"initial_alphabet: {character!r} must be one character")
-    return characters
-
-
-def _bytes(size: int | str | None) -> int | None:
-    if size is None:
-        return None
-    if isinstance(size, str):
-        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?\s*", size, re.IGNORECASE)
-        if match is None or match[2].lower() not in _UNITS:
-            raise ArgumentError(f"max_memory={size!r}: must be such as '2GB', '512MiB' or a number of bytes")
-        size = int(float(match[1]) * _UNITS[match[2].lower()])
-    if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size < 2**63:
-        raise ArgumentError(f"max_memory={size!r}: must be a positive number of bytes")
-    return size

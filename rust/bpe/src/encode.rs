@@ -273,6 +273,10 @@ impl Tokenizer {
         cancel: &Cancel,
         out: &mut Vec<T>,
     ) -> Result<(), Error> {
+        if let Some(missing) = self.missing.as_ref().filter(|missing| missing.stand_in(text)) {
+            return self
+                .encode_without(missing, text, cancel, &mut |ids| out.extend(ids.iter().map(|&id| T::from_id(id))));
+        }
         if let Some(cutter) = self.pattern().cutter() {
             let (mut at, mut count) = (0, 0);
             cutter.cut(text, cancel, &mut |_, end| {
@@ -374,7 +378,7 @@ impl Tokenizer {
         Ok(())
     }
 
-    fn encode_piece(
+    pub(crate) fn encode_piece(
         &self,
         piece: &[u8],
         (scratch, dead_ends): (&mut Scratch, &mut DeadEnds),

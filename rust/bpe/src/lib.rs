@@ -8,6 +8,7 @@ mod formats;
 mod front;
 mod longest;
 mod merges;
+mod missing;
 mod offsets;
 mod pretokenize;
 mod seams;

@@ -3,7 +3,7 @@
 //!
 //! The idea of testing neighbours by undoing merges is from van Antwerpen and Neubeck 2024, "So many tokens, so little
 //! time: introducing a faster, more flexible byte-pair tokenizer" (GitHub blog); here ranks stand for ids, so that it
-//! holds for any merges in which a token is made after its parts and in one way.
+//! holds for any merges in which a token is made after its parts.
 
 use crate::merges::{Merge, PairTable};
 use crate::trie::{Entry, Trie};
@@ -19,7 +19,7 @@ const CHECK: usize = 1 << 16;
 pub struct Longest {
     trie: Trie,
     tokens: Vec<Token>,
-    /// A token is made after its parts, in one way.
+    /// A token is made after its parts.
     regular: bool,
     has_unmade: bool,
 }
@@ -66,16 +66,16 @@ impl Longest {
     pub fn new(vocabulary: &Vocabulary, merges: &[Merge], table: &PairTable, byte_ids: &[u32; 256]) -> Self {
         let mut tokens = vec![UNMADE; vocabulary.len()];
         for &id in byte_ids {
-            tokens[id as usize] = Token { rank: 0, length: 1, ..UNMADE };
+            if let Some(token) = tokens.get_mut(id as usize) {
+                *token = Token { rank: 0, length: 1, ..UNMADE };
+            }
         }
-        let regular = set_ranks(merges, &mut tokens);
-        let mut longest = Self { trie: Trie::new(Vec::new()), tokens, regular, has_unmade: false };
-        if regular {
-            longest.set_parts(merges, table);
-        }
+        let mut longest = Self { trie: Trie::new(Vec::new()), tokens, regular: true, has_unmade: false };
+        longest.set_parts(merges, table);
         let entry = |(id, bytes)| Entry { bytes, id, made: longest.tokens[id as usize].length > 0 };
         longest.trie = Trie::new(vocabulary.iter().map(entry).collect());
-        longest.has_unmade = vocabulary.iter().any(|(id, _)| longest.tokens[id as usize].length == 0);
+        longest.has_unmade =
+            !longest.regular || vocabulary.iter().any(|(id, _)| longest.tokens[id as usize].length == 0);
         for (id, bytes) in vocabulary.iter() {
             if longest.tokens[id as usize].length > 1 {
                 longest.tokens[id as usize].shorter = longest.trie.longest(&bytes[..bytes.len() - 1]).unwrap_or(NONE);
@@ -85,19 +85,29 @@ impl Longest {
     }
 
     fn set_parts(&mut self, merges: &[Merge], table: &PairTable) {
+        let mut is_part = vec![false; self.tokens.len()];
         for (rank, &Merge { left, right, result }) in (1..).zip(merges) {
-            let [a, b] = [left, right].map(|id| self.tokens[id as usize].length);
-            // Where other merges take its bytes apart first, it never is.
-            if a > 0 && b > 0 && self.stay_apart(table, left, right, rank) {
-                self.tokens[result as usize] = Token { left, right, rank, length: a + b, shorter: NONE };
+            let [a, b, made] = [left, right, result].map(|id| self.tokens[id as usize].length);
+            is_part[left as usize] = true;
+            is_part[right as usize] = true;
+            // A file may list several merges for a token. The one that makes it, if any does, is that which no merge
+            // of lower rank comes before, inside the bytes of the token.
+            if a == 0 || b == 0 || made > 0 || !self.stay_apart(table, left, right, rank) {
+                continue;
             }
+            if is_part[result as usize] {
+                // Of a token that is made before.
+                self.regular = false;
+                return;
+            }
+            self.tokens[result as usize] = Token { left, right, rank, length: a + b, shorter: NONE };
         }
     }
 
     /// Whether a part of a pre-token is encoded as if it were one: not where it could be a token that merges do not make.
     pub fn parts_may_stand_alone(&self, vocabulary: &Vocabulary, whole_pieces: bool) -> bool {
         let unmade = |(id, bytes): (u32, &[u8])| {
-            self.tokens[id as usize].length == 0 && bytes.iter().any(|byte| byte & 0xf0 == 0xe0)
+            (!self.regular || self.tokens[id as usize].length == 0) && bytes.iter().any(|byte| byte & 0xf0 == 0xe0)
         };
         !whole_pieces || !vocabulary.iter().any(unmade)
     }
@@ -181,23 +191,6 @@ impl Longest {
     }
 }
 
-/// Writes the ranks; false if a token is made by two merges, or after a token that it is a part of.
-fn set_ranks(merges: &[Merge], tokens: &mut [Token]) -> bool {
-    for (rank, merge) in (1..).zip(merges) {
-        let token = &mut tokens[merge.result as usize];
-        if token.rank != NONE {
-            return false;
-        }
-        token.rank = rank;
-    }
-    (1..).zip(merges).all(|(rank, merge)| {
-        [merge.left, merge.right].iter().all(|&part| {
-            let part = tokens[part as usize].rank;
-            part == NONE || part < rank
-        })
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -219,9 +212,12 @@ mod tests {
                     };
                     let (left, right) = (id(left), id(right));
                     let bytes = [&tokens[left as usize][..], &tokens[right as usize]].concat();
-                    if bytes.len() < 40 && !tokens.contains(&bytes) {
-                        merges.push(Merge { left, right, result: tokens.len() as u32 });
-                        tokens.push(bytes);
+                    let known = tokens.iter().position(|token| *token == bytes);
+                    let result = known.unwrap_or(tokens.len()) as u32;
+                    let merge = Merge { left, right, result };
+                    if bytes.len() < 40 && !merges.contains(&merge) {
+                        merges.push(merge);
+                        tokens.extend(known.is_none().then_some(bytes));
                     }
                 }
                 if let Some(moved) = moved.filter(|_| !merges.is_empty()) {

@@ -37,7 +37,9 @@ impl Tokenizer {
                 self.encode_text(&part.text[start..end], cancel, &mut found.ids)?;
                 let mut at = start;
                 for &id in &found.ids[first..] {
-                    let next = at + self.token(id)?.len();
+                    let length = self.token(id)?.len();
+                    let (from, next) = self.place_of(length, &part.text[..end], at);
+                    at = from;
                     let (start, end) = part.original(at, next);
                     found.offsets.push((start as u64, end as u64));
                     at = next;
@@ -46,6 +48,20 @@ impl Tokenizer {
             }
         })?;
         Ok(found)
+    }
+
+    /// Start and end of a token of `length` bytes in a text from `at` on; bytes that no token is made of do not count.
+    fn place_of(&self, length: usize, text: &[u8], mut at: usize) -> (usize, usize) {
+        let Some(missing) = &self.missing else { return (at, at + length) };
+        let skip = |mut at: usize| {
+            while text.get(at).is_some_and(|&byte| missing.is(byte)) {
+                at += 1;
+            }
+            at
+        };
+        at = skip(at);
+        let end = (1..length).fold(at + 1, |end, _| skip(end) + 1);
+        (at, end.min(text.len()))
     }
 
     /// The last place where a text can be cut so that its parts have the ids of the whole; none for some texts.

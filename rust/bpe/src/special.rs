@@ -38,6 +38,27 @@ impl Flags {
     }
 }
 
+/// Longest text of one, far above any real one: searching for all at once takes many times their length in memory.
+const LONGEST: usize = 1 << 14;
+/// Bytes in all of their texts.
+const MOST_BYTES: usize = 16 << 20;
+
+/// An error if searching for these would take too much.
+pub fn check_sizes(tokens: &[SpecialToken]) -> Result<(), Error> {
+    if let Some(token) = tokens.iter().find(|token| token.content.len() > LONGEST) {
+        let start: String = token.content.chars().take(20).collect();
+        let length = token.content.len();
+        return Err(Error::Argument(format!(
+            "special_tokens: {start:?}... has {length} bytes: the limit is {LONGEST}"
+        )));
+    }
+    let total: usize = tokens.iter().map(|token| token.content.len()).sum();
+    if total > MOST_BYTES {
+        return Err(Error::Argument(format!("special_tokens: {total} bytes in all: the limit is {MOST_BYTES}")));
+    }
+    Ok(())
+}
+
 /// A choice among the special tokens of a tokenizer.
 #[derive(Clone, Debug)]
 pub enum Allowed {
@@ -167,8 +188,8 @@ impl Specials {
         self.tokens.get(*self.by_id.get(&id)?)
     }
 
-    /// As tiktoken: `allowed` ones are parsed, `disallowed` ones (`All`: those not allowed) make the text an error,
-    /// the rest is ordinary text.
+    /// As tiktoken: `disallowed` ones (`All`: those not allowed) make the text an error, `allowed` ones are parsed, the
+    /// rest is ordinary text.
     pub fn rules(&self, allowed: &Allowed, disallowed: &Allowed) -> Result<Rules<'_>, Error> {
         // What most calls ask for, without building anything.
         if let (Allowed::Some(names), Allowed::All) = (allowed, disallowed)
@@ -202,13 +223,9 @@ impl Specials {
                     .map(|token| (token.id, token.content.clone()))
                     .collect(),
             )?,
-            Allowed::Some(names) => chosen(
-                names
-                    .iter()
-                    .filter(|name| !name.is_empty() && !allowed_names.contains(name.as_str()))
-                    .map(|name| (0, name.clone()))
-                    .collect(),
-            )?,
+            Allowed::Some(names) => {
+                chosen(names.iter().filter(|name| !name.is_empty()).map(|name| (0, name.clone())).collect())?
+            }
         };
         Ok(Rules { refused, parsed })
     }

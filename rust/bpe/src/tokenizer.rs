@@ -8,8 +8,9 @@ use crate::encode::Workspace;
 use crate::front::Front;
 use crate::longest::Longest;
 use crate::merges::{Merge, PairTable};
+use crate::missing::Missing;
 use crate::seams::Seams;
-use crate::special::{SpecialToken, Specials};
+use crate::special::{self, SpecialToken, Specials};
 use crate::vocabulary::{MAX_VOCABULARY, Vocabulary};
 use crate::{Error, Pattern};
 
@@ -37,6 +38,7 @@ pub struct Tokenizer {
     merges: Vec<Merge>,
     pub(crate) table: PairTable,
     pub(crate) byte_ids: [u32; 256],
+    pub(crate) missing: Option<Missing>,
     pub(crate) specials: Specials,
     pub(crate) front: Option<Front>,
     size: usize,
@@ -51,12 +53,14 @@ pub struct Tokenizer {
 impl Tokenizer {
     pub(crate) fn new(parts: Parts) -> Result<Self, Error> {
         let Parts { pattern, tokens, merges, specials, whole_pieces, nfc, post_processor } = parts;
+        special::check_sizes(&specials)?;
         let vocabulary = Vocabulary::new(&tokens)?;
         let size = specials.iter().map(|token| token.id as usize + 1).max().unwrap_or(0).max(vocabulary.len());
         if size > MAX_VOCABULARY {
             return Err(Error::format(format!("a special token has id {}: the limit is {MAX_VOCABULARY}", size - 1)));
         }
-        let byte_ids = byte_ids(&vocabulary)?;
+        let byte_ids = byte_ids(&vocabulary);
+        let missing = Missing::new(&vocabulary, &byte_ids)?;
         let mut table = PairTable::with_capacity(merges.len());
         for (rank, merge) in (0..).zip(&merges) {
             if !table.insert(*merge, rank) {
@@ -72,6 +76,7 @@ impl Tokenizer {
             merges,
             table,
             byte_ids,
+            missing,
             specials: Specials::new(specials)?,
             size,
             longest,
@@ -174,15 +179,13 @@ impl Tokenizer {
     }
 }
 
-fn byte_ids(vocabulary: &Vocabulary) -> Result<[u32; 256], Error> {
+/// The id of each byte; `u32::MAX` for one that has none.
+fn byte_ids(vocabulary: &Vocabulary) -> [u32; 256] {
     let mut ids = [u32::MAX; 256];
     for (id, bytes) in vocabulary.iter() {
         if let [byte] = bytes {
             ids[usize::from(*byte)] = id;
         }
     }
-    match ids.iter().position(|&id| id == u32::MAX) {
-        Some(byte) => Err(Error::format(format!("byte 0x{byte:02x} has no token: byte-level BPE needs all 256"))),
-        None => Ok(ids),
-    }
+    ids
 }

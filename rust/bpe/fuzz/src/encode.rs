@@ -1,10 +1,13 @@
 //! Every text comes back, in one piece, as a batch, as a stream, with its places.
 #![no_main]
 
+#[path = "common.rs"]
+mod common;
+
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
-use wordkiln_bpe::{Allowed, Cancel, DecodeStream, Pattern, Tokenizer, TrainOptions, Trainer, lossy_utf8};
+use wordkiln_bpe::{Allowed, Cancel, DecodeStream, Encoded, Pattern, Tokenizer, lossy_utf8};
 
 const REGEXES: [&str; 3] = [r"\p{L}+|\p{N}{1,2}|\s+(?!\S)|\s+", "\\p{N}\ngpt2", r"\w+(?=\s)|[^a]"];
 
@@ -14,13 +17,9 @@ static TOKENIZERS: LazyLock<Vec<Tokenizer>> = LazyLock::new(|| {
 });
 
 fn trained(pattern: Pattern) -> Tokenizer {
-    let vocab_size = if pattern == Pattern::Bytes { 257 } else { 300 };
-    let special_tokens = vec!["<|end|>".into()];
-    let options = TrainOptions { vocab_size, pattern, special_tokens, min_frequency: 1, max_memory: None };
-    let mut trainer = Trainer::new(options).unwrap();
+    let vocab_size = if pattern == Pattern::Bytes { 257 } else { 280 };
     let text = "the cat's mat, The other cat did not. 中文分词，没有空格。 12345  \r\n\r\n aaaaaaaaaaaa".repeat(3);
-    trainer.feed(&[text.as_bytes()], &Cancel::new(), &Default::default()).unwrap();
-    trainer.finish(&Cancel::new(), &Default::default()).unwrap()
+    common::trained(common::options(pattern, vocab_size), &text).unwrap()
 }
 
 fuzz_target!(|data: &[u8]| {
@@ -29,9 +28,9 @@ fuzz_target!(|data: &[u8]| {
     let text = text.repeat(1 + usize::from(*repeats % 64));
     let (cancel, none) = (Cancel::new(), Allowed::Some(Vec::new()));
     for allowed in [&Allowed::All, &none] {
-        let ids = tokenizer.encode(&text, allowed, &none, &cancel).unwrap();
+        let ids: Vec<u32> = tokenizer.encode(&text, allowed, &none, &cancel).unwrap();
         assert_eq!(tokenizer.decode(&ids).unwrap(), text);
-        let batch = tokenizer.encode_batch(&[&text, b"x", &text], allowed, &none, &cancel).unwrap();
+        let batch: Encoded<u32> = tokenizer.encode_batch(&[&text, b"x", &text], allowed, &none, &cancel).unwrap();
         assert_eq!(batch.ids[..ids.len()], ids);
         let places = tokenizer.encode_with_offsets(&text, allowed, &none, &cancel).unwrap();
         assert_eq!(places.ids, ids);
@@ -42,8 +41,8 @@ fuzz_target!(|data: &[u8]| {
         assert_eq!(streamed, lossy_utf8(&text, true).0);
     }
     if let Some(cut) = tokenizer.last_safe_start(&text) {
-        let mut ids = tokenizer.encode(&text[..cut], &none, &none, &cancel).unwrap();
-        ids.extend(tokenizer.encode(&text[cut..], &none, &none, &cancel).unwrap());
-        assert_eq!(ids, tokenizer.encode(&text, &none, &none, &cancel).unwrap());
+        let mut ids: Vec<u32> = tokenizer.encode(&text[..cut], &none, &none, &cancel).unwrap();
+        ids.extend(tokenizer.encode::<u32>(&text[cut..], &none, &none, &cancel).unwrap());
+        assert_eq!(ids, tokenizer.encode::<u32>(&text, &none, &none, &cancel).unwrap());
     }
 });

@@ -1,31 +1,25 @@
 //! Any file is a tokenizer or a named error; a tokenizer that was read writes a file that reads the same.
 #![no_main]
 
+#[path = "common.rs"]
+mod common;
+
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
-use wordkiln_bpe::{Allowed, Cancel, Pattern, Tokenizer, TrainOptions, Trainer};
+use wordkiln_bpe::{Allowed, Cancel, Pattern, Tokenizer};
 use wordkiln_bpe::{from_json, from_tiktoken, to_json, to_tiktoken};
 
 static FILE: LazyLock<(Vec<u8>, Vec<u8>)> = LazyLock::new(|| {
-    let options = TrainOptions {
-        vocab_size: 290,
-        pattern: Pattern::Gpt2,
-        special_tokens: vec!["<|end|>".into()],
-        min_frequency: 1,
-        max_memory: None,
-    };
-    let mut trainer = Trainer::new(options).unwrap();
-    let text = "the cat sat on the mat, the other cat did not. 中文分词".as_bytes();
-    trainer.feed(&[text], &Cancel::new(), &Default::default()).unwrap();
-    let tokenizer = trainer.finish(&Cancel::new(), &Default::default()).unwrap();
+    let text = "the cat sat on the mat, the other cat did not. 中文分词";
+    let tokenizer = common::trained(common::options(Pattern::Gpt2, 285), text).unwrap();
     (to_json(&tokenizer).unwrap(), to_tiktoken(&tokenizer).unwrap())
 });
 
 fn use_it(tokenizer: &Tokenizer) {
     let text = "the cat 中 <|end|> e\u{301}".as_bytes();
     let cancel = Cancel::new();
-    let Ok(ids) = tokenizer.encode(text, &Allowed::All, &Allowed::All, &cancel) else { return };
+    let Ok(ids) = tokenizer.encode::<u32>(text, &Allowed::All, &Allowed::All, &cancel) else { return };
     tokenizer.decode(&ids).unwrap();
     let places = tokenizer.encode_with_offsets(text, &Allowed::All, &Allowed::All, &cancel).unwrap();
     assert_eq!(places.ids, ids);

@@ -53,6 +53,8 @@ struct Model {
     #[serde(default)]
     dropout: Option<f64>,
     #[serde(default)]
+    unk_token: Option<String>,
+    #[serde(default)]
     continuing_subword_prefix: Option<String>,
     #[serde(default)]
     end_of_word_suffix: Option<String>,
@@ -170,7 +172,8 @@ pub fn from_json(json: &[u8]) -> Result<Tokenizer, Error> {
     let specials = special_tokens(file.added_tokens)?;
     let tokens = read_tokens(&vocab, &specials)?;
     let merges = read_merges(&merges, &vocab, &tokens)?;
-    Tokenizer::new(Parts {
+    let unknown = file.model.unk_token;
+    let tokenizer = Tokenizer::new(Parts {
         pattern,
         tokens,
         merges,
@@ -179,6 +182,17 @@ pub fn from_json(json: &[u8]) -> Result<Tokenizer, Error> {
         nfc: normalizer(&file.normalizer)?,
         post_processor: file.post_processor.map(|raw| raw.get().to_owned()).filter(|raw| raw != "null"),
     })
+    .map_err(|error| match error {
+        Error::Argument(message) => Error::Format(message),
+        other => other,
+    })?;
+    match (&tokenizer.missing, unknown) {
+        (Some(missing), Some(unknown)) => Err(Error::format(format!(
+            "model.unk_token {unknown:?} stands for byte 0x{:02x}, which has no token: not taken by this tokenizer",
+            missing.first()
+        ))),
+        _ => Ok(tokenizer),
+    }
 }
 
 fn check_features(file: &File) -> Result<(), Error> {

@@ -5,7 +5,7 @@ use std::io::Write as _;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::merges::{Merge, PairTable, Scratch};
 use crate::special::{Flags, SpecialToken};
@@ -24,6 +24,9 @@ pub fn from_tiktoken(file: &[u8], pattern: Pattern, specials: Vec<(String, u32)>
         }
     }
     let merges = merges_of(&tokens)?;
+    if let Some(byte) = (0..=255).find(|&byte| !tokens.iter().any(|token| token[..] == [byte])) {
+        return Err(Error::format(format!("not a tiktoken rank file: byte 0x{byte:02x} has no token")));
+    }
     let special = |(content, id)| SpecialToken { content, id, special: true, flags: Flags::default() };
     let specials = specials.into_iter().map(special).collect();
     Tokenizer::new(Parts { pattern, tokens, merges, specials, whole_pieces: true, nfc: false, post_processor: None })
@@ -101,6 +104,10 @@ fn merges_leave_out(merges: &[Merge], tokens: &[Vec<u8>]) -> bool {
 
 /// The rank file, if ranks can say what this tokenizer does.
 pub fn to_tiktoken(tokenizer: &Tokenizer) -> Result<Vec<u8>, Error> {
+    if let Some(missing) = &tokenizer.missing {
+        let byte = missing.first();
+        return Err(Error::Argument(format!("a rank file cannot hold this tokenizer: byte 0x{byte:02x} has no token")));
+    }
     let tokens: Vec<Vec<u8>> = tokenizer.vocabulary().iter().map(|(_, bytes)| bytes.to_vec()).collect();
     let dense = tokenizer.vocabulary().iter().zip(0..).all(|((id, _), rank)| id == rank);
     if !dense {
@@ -109,7 +116,10 @@ pub fn to_tiktoken(tokenizer: &Tokenizer) -> Result<Vec<u8>, Error> {
         ));
     }
     let expected = merges_of(&tokens)?;
-    if expected != tokenizer.merges() {
+    // A file may list other ways to make a token too, as Llama 3's does: no text gets to them.
+    let made: FxHashSet<(u32, u32)> = expected.iter().map(|merge| (merge.left, merge.right)).collect();
+    let in_order = tokenizer.merges().is_sorted_by_key(|merge| merge.result);
+    if !in_order || !tokenizer.merges().iter().filter(|merge| made.contains(&(merge.left, merge.right))).eq(&expected) {
         return Err(Error::Argument(
             "a rank file cannot hold this tokenizer: its merges are not in the order of the ids that they make".into(),
         ));

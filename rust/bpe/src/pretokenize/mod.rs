@@ -170,13 +170,16 @@ impl Pattern {
         }
     }
 
-    /// The last place in `text` where a pre-token starts whatever stands before and after; none for some texts.
+    /// The last place in `text` where it can be cut into two texts with the same pre-tokens; none for some texts.
     pub fn last_safe_start(&self, text: &[u8]) -> Option<usize> {
+        // No pattern joins a letter to the line break before it.
+        let line = || (1..text.len()).rev().find(|&at| text[at - 1] == b'\n' && char_at(text, at).0 & LETTER != 0);
         match self {
             Self::Bytes => (!text.is_empty()).then_some(text.len()),
             Self::None | Self::Regex(_) => None,
-            // No pattern joins a letter to the line break before it.
-            _ => (1..text.len()).rev().find(|&at| text[at - 1] == b'\n' && char_at(text, at).0 & LETTER != 0),
+            // Before a word a run of white space loses its last character, at the end of a text it does not.
+            Self::Gpt2 | Self::Whitespace => line().map(|at| at - 1).filter(|&at| at > 0),
+            _ => line(),
         }
     }
 }
@@ -204,20 +207,30 @@ impl Pattern {
 /// The pre-tokens of `text`, in order; joined they are `text`.
 pub fn pretokenize<'t>(text: &'t [u8], pattern: &Pattern) -> Result<Vec<&'t [u8]>, Error> {
     let mut pieces = Vec::new();
+    each_piece(text, pattern, &Cancel::new(), &mut |start, end| {
+        pieces.push(&text[start..end]);
+        Ok(())
+    })?;
+    Ok(pieces)
+}
+
+/// Calls `each` with start and end of every pre-token.
+pub(crate) fn each_piece(
+    text: &[u8],
+    pattern: &Pattern,
+    cancel: &Cancel,
+    each: &mut dyn FnMut(usize, usize) -> Result<(), Error>,
+) -> Result<(), Error> {
     if let Some(cutter) = pattern.cutter() {
-        cutter.cut(text, &Cancel::new(), &mut |start, end| {
-            pieces.push(&text[start..end]);
-            Ok(())
-        })?;
-        return Ok(pieces);
+        return cutter.cut(text, cancel, each);
     }
     let mut at = 0;
     while at < text.len() {
-        let start = at;
-        at = pattern.piece_end(text, start);
-        pieces.push(&text[start..at]);
+        let end = pattern.piece_end(text, at);
+        each(at, end)?;
+        at = end;
     }
-    Ok(pieces)
+    Ok(())
 }
 
 #[cfg(test)]

@@ -40,6 +40,10 @@ impl Start {
             Some(base) if options.initial_alphabet.is_empty() => Some(Arc::clone(base)),
             Some(base) => Some(Arc::new(with_alphabet(parts_of(base), &options.initial_alphabet)?)),
         };
+        if let Some(missing) = options.base.as_ref().and_then(|base| base.missing.as_ref()) {
+            let byte = missing.first();
+            return Err(Error::Argument(format!("base: byte 0x{byte:02x} has no token: training needs all 256")));
+        }
         let size = base.as_ref().map_or(256, |base| base.vocab_size());
         let mut byte_ids = [0; 256];
         for (id, token) in tokens_of(base.as_deref()) {
