@@ -68,8 +68,8 @@ impl Trie {
         places.take(root);
         places.nodes[root].0 = ROOT;
         let mut bytes = Vec::new();
-        let mut open = std::collections::VecDeque::from([(root, 0, entries.len(), 0)]);
-        while let Some((node, mut first, last, depth)) = open.pop_front() {
+        let mut open = vec![(root, 0, entries.len(), 0)];
+        while let Some((node, mut first, last, depth)) = open.pop() {
             if let Some(entry) = entries[..last].get(first).filter(|entry| entry.bytes.len() == depth) {
                 let made = if entry.made { MADE } else { 0 };
                 places.nodes[node].0 |= u64::from(entry.id) | HAS_ID | made;
@@ -92,7 +92,7 @@ impl Trie {
                 let child = base ^ usize::from(byte);
                 places.take(child);
                 places.nodes[child].0 = u64::from(byte) << BYTE_SHIFT;
-                open.push_back((child, first, last, depth + 1));
+                open.push((child, first, last, depth + 1));
             }
         }
         Self { nodes: places.nodes }
