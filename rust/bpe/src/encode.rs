@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use crate::cache::{self, Cache, Key};
 use crate::front::{Chosen, Part, Piece};
-use crate::longest::DeadEnds;
+use crate::longest::Trail;
 use crate::merges::Scratch;
 use crate::pretokenize::ENDS;
 use crate::seams;
@@ -52,7 +52,7 @@ pub(crate) struct Plan<'a> {
 pub(crate) struct Workspace {
     cache: Cache,
     scratch: Scratch,
-    dead_ends: DeadEnds,
+    trail: Trail,
     ids: Vec<u32>,
     /// Of a whole text, see [`Tokenizer::encode_brief`].
     brief: Vec<u32>,
@@ -63,11 +63,11 @@ pub(crate) struct Workspace {
 
 impl Workspace {
     fn new() -> Box<Self> {
-        let (cache, scratch, dead_ends) = (Cache::new(), Scratch::default(), DeadEnds::default());
+        let (cache, scratch, trail) = (Cache::new(), Scratch::default(), Trail::default());
         Box::new(Self {
             cache,
             scratch,
-            dead_ends,
+            trail,
             ids: Vec::new(),
             brief: Vec::new(),
             ends: [0; ENDS],
@@ -349,7 +349,7 @@ impl Tokenizer {
         cancel: &Cancel,
         out: &mut Vec<T>,
     ) -> Result<(), Error> {
-        let Workspace { cache, scratch, dead_ends, ids, keys, .. } = workspace;
+        let Workspace { cache, scratch, trail, ids, keys, .. } = workspace;
         let mut keys = &keys[..count];
         out.reserve(keys.last().map_or(0, |last| last.end - start) + cache::FEW);
         while !keys.is_empty() {
@@ -368,7 +368,7 @@ impl Tokenizer {
                 out.extend(known[..count].iter().map(|&id| T::from_id(id & cache::ID_MASK)));
             } else {
                 ids.clear();
-                self.encode_piece(piece, (scratch, dead_ends), cancel, ids)?;
+                self.encode_piece(piece, (scratch, trail), cancel, ids)?;
                 cache.put(key, piece.len(), ids);
                 out.extend(ids.iter().map(|&id| T::from_id(id)));
             }
@@ -381,7 +381,7 @@ impl Tokenizer {
     pub(crate) fn encode_piece(
         &self,
         piece: &[u8],
-        (scratch, dead_ends): (&mut Scratch, &mut DeadEnds),
+        (scratch, trail): (&mut Scratch, &mut Trail),
         cancel: &Cancel,
         out: &mut Vec<u32>,
     ) -> Result<(), Error> {
@@ -392,7 +392,7 @@ impl Tokenizer {
             out.push(id);
             return Ok(());
         }
-        if self.longest.encode(&self.table, piece, dead_ends, cancel, out)? {
+        if self.longest.encode(&self.table, piece, trail, cancel, out)? {
             return Ok(());
         }
         self.table.merge(piece, &self.byte_ids, scratch, cancel, out)
@@ -405,7 +405,7 @@ impl Tokenizer {
         let mut workspace = idle.unwrap_or_else(Workspace::new);
         let result = work(&mut workspace);
         workspace.scratch.shrink();
-        workspace.dead_ends.shrink();
+        workspace.trail.shrink();
         workspace.ids.shrink_to(MOST_IDS);
         if let Ok(mut idle) = self.idle.try_lock()
             && idle.len() < MOST_IDLE

@@ -1,7 +1,7 @@
 //! Vocabularies that do not hold every byte, as Hugging Face's trainer makes them unless told: SmolLM2's has 235.
 //! Such a byte stands for nothing: it counts where text is cut into pre-tokens, and is then left out.
 
-use crate::longest::DeadEnds;
+use crate::longest::Trail;
 use crate::merges::Scratch;
 use crate::pretokenize::each_piece;
 use crate::tokenizer::Tokenizer;
@@ -53,7 +53,7 @@ impl Tokenizer {
         cancel: &Cancel,
         each: &mut dyn FnMut(&[u32]),
     ) -> Result<(), Error> {
-        let (mut scratch, mut dead_ends) = (Scratch::default(), DeadEnds::default());
+        let (mut scratch, mut trail) = (Scratch::default(), Trail::default());
         let (mut known, mut ids) = (Vec::new(), Vec::new());
         let mut pieces = 0u32;
         each_piece(text, self.pattern(), cancel, &mut |start, end| {
@@ -64,7 +64,7 @@ impl Tokenizer {
             known.clear();
             known.extend(text[start..end].iter().filter(|&&byte| !missing.is(byte)));
             ids.clear();
-            self.encode_piece(&known, (&mut scratch, &mut dead_ends), cancel, &mut ids)?;
+            self.encode_piece(&known, (&mut scratch, &mut trail), cancel, &mut ids)?;
             each(&ids);
             Ok(())
         })
