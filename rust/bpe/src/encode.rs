@@ -80,6 +80,8 @@ impl Workspace {
 const MOST_IDLE: usize = 64;
 /// Ids of one pre-token that a workspace keeps room for.
 const MOST_IDS: usize = 1 << 16;
+/// Text in languages that a vocabulary knows well has more; room that is not used is not touched.
+const BYTES_AN_ID: usize = 3;
 /// Bytes of text that are worth handing to another thread.
 const BATCH: usize = 1 << 15;
 /// Parts for each thread: enough that none waits long for the last.
@@ -95,7 +97,7 @@ impl Tokenizer {
         cancel: &Cancel,
     ) -> Result<Vec<T>, Error> {
         let plan = self.plan(allowed, disallowed)?;
-        let mut ids = Vec::with_capacity(text.len() / 4 + cache::FEW);
+        let mut ids = Vec::with_capacity(text.len() / BYTES_AN_ID + cache::FEW);
         self.with_workspace(|workspace| self.encode_planned(text, &plan, workspace, cancel, &mut ids))?;
         Ok(ids)
     }
@@ -224,7 +226,7 @@ impl Tokenizer {
     /// As [`Encoded`], but that `offsets` holds each text's end alone.
     fn encode_units<T: Id>(&self, units: &[Unit<'_>], plan: &Plan<'_>, cancel: &Cancel) -> Result<Encoded<T>, Error> {
         let bytes: usize = units.iter().map(|unit| unit.end - unit.start).sum();
-        let ids = Vec::with_capacity(bytes / 4 + cache::FEW);
+        let ids = Vec::with_capacity(bytes / BYTES_AN_ID + cache::FEW);
         let mut part = Encoded { ids, offsets: Vec::with_capacity(units.len()) };
         self.with_workspace(|workspace| {
             for unit in units {
