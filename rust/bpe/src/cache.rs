@@ -4,11 +4,8 @@
 //! or with more ids, have a line each.
 
 use std::hash::{BuildHasher, RandomState};
-use std::marker::PhantomData;
-use std::ops::{Deref, DerefMut};
 
-use memmap2::MmapMut;
-
+use crate::lines::Lines;
 use crate::seams;
 
 /// Longest pre-token whose bytes are its key: with its length it fills 16 bytes.
@@ -25,7 +22,6 @@ pub const ID_MASK: u32 = (1 << 24) - 1;
 /// processor's cache, but pre-tokens that move to a neighbour cost more than that saves. Lines of 64 bytes.
 const LINES: [usize; 2] = [1 << 12, 1 << 18];
 const LONG_LINES: [usize; 2] = [1 << 10, 1 << 17];
-const HUGE_PAGE: usize = 1 << 21;
 
 type Words = [u64; 2];
 
@@ -46,44 +42,6 @@ struct Line([Slot; 2]);
 struct LongLine {
     key: Words,
     ids: [u32; MANY],
-}
-
-/// Lines in pages of 2 MiB where the system has them: their places are random, and so few pages need no looking up.
-#[derive(Debug)]
-struct Lines<L> {
-    memory: MmapMut,
-    lines: PhantomData<L>,
-}
-
-impl<L> Lines<L> {
-    /// None if there is no memory for them.
-    fn new(size: usize) -> Option<Self> {
-        let memory = MmapMut::map_anon(size * size_of::<L>()).ok()?;
-        #[cfg(target_os = "linux")]
-        if size * size_of::<L>() >= HUGE_PAGE {
-            // A wish: smaller pages do as well.
-            let _ = memory.advise(memmap2::Advice::HugePage);
-        }
-        Some(Self { memory, lines: PhantomData })
-    }
-}
-
-impl<L> Deref for Lines<L> {
-    type Target = [L];
-
-    #[inline(always)]
-    fn deref(&self) -> &[L] {
-        // SAFETY: the map starts at a page, holds whole lines, and any bytes, its zeros too, are lines.
-        unsafe { std::slice::from_raw_parts(self.memory.as_ptr().cast(), self.memory.len() / size_of::<L>()) }
-    }
-}
-
-impl<L> DerefMut for Lines<L> {
-    #[inline(always)]
-    fn deref_mut(&mut self) -> &mut [L] {
-        // SAFETY: as above.
-        unsafe { std::slice::from_raw_parts_mut(self.memory.as_mut_ptr().cast(), self.memory.len() / size_of::<L>()) }
-    }
 }
 
 /// What a pre-token is looked up by, and where: found for many before the first is looked up, so that memory answers
@@ -119,9 +77,9 @@ impl Cache {
         let random = RandomState::new();
         Self {
             secret: std::array::from_fn(|index| random.hash_one(index)),
-            lines: first_lines(LINES[0]),
+            lines: Lines::first(LINES[0]),
             kept: 0,
-            long: first_lines(LONG_LINES[0]),
+            long: Lines::first(LONG_LINES[0]),
             long_kept: 0,
         }
     }
@@ -327,11 +285,6 @@ impl Cache {
         }
         self.long[place] = line;
     }
-}
-
-/// Without memory for these there is none for any text.
-fn first_lines<L>(size: usize) -> Lines<L> {
-    Lines::new(size).unwrap_or_else(|| std::alloc::handle_alloc_error(std::alloc::Layout::new::<L>()))
 }
 
 /// The 16 bytes from `start` on; what lies beyond the text may be anything.

@@ -1,11 +1,13 @@
 //! Text to ids to text: byte-level BPE. Pure Rust, knows no Python.
 
+mod batch;
 mod cache;
 mod cancel;
 mod encode;
 mod error;
 mod formats;
 mod front;
+mod lines;
 mod longest;
 mod merges;
 mod missing;
@@ -20,8 +22,9 @@ mod trie;
 mod unicode;
 mod vocabulary;
 
+pub use batch::Encoded;
 pub use cancel::Cancel;
-pub use encode::{Encoded, Id};
+pub use encode::Id;
 pub use error::Error;
 pub use formats::{from_json, from_tiktoken, pre_tokenizer_json, to_json, to_tiktoken};
 pub use merges::Merge;
