@@ -27,10 +27,10 @@ def load_weights(directory: Path, config: ModelConfig) -> dict[str, Array]:
     dtype = checkpoint.check_weights(path, config)
     try:
         if dtype == "BF16":
-            entries = safetensors.deserialize(path.read_bytes())  # type: ignore[no-untyped-call]
+            entries = safetensors.deserialize(path.read_bytes())  # type: ignore[no-untyped-call]  # safetensors has no types
             return {name: _from_bfloat16(entry) for name, entry in entries}
         with safetensors.safe_open(path, framework="numpy") as file:
-            return {name: np.asarray(file.get_tensor(name), np.float32) for name in file.keys()}  # noqa: SIM118
+            return {name: np.asarray(file.get_tensor(name), np.float32) for name in file.keys()}  # noqa: SIM118  (no mapping)
     except safetensors.SafetensorError as error:
         raise FormatError(f"{path}: {error}") from error
     except OSError as error:

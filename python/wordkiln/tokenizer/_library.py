@@ -227,7 +227,7 @@ class LibraryTokenizer(Tokenizer):
     def decode_bytes(self, ids: Sequence[int] | npt.NDArray[Any]) -> bytes:
         return self.decode(ids).encode("utf-8", "surrogatepass")
 
-    def decode_stream(self) -> _Stream:  # type: ignore[override]
+    def decode_stream(self) -> _Stream:  # type: ignore[override]  # the same two methods
         return _Stream(self.decode)
 
     def token_bytes(self, id: int) -> bytes:

@@ -24,7 +24,7 @@ _MOST = 2**32
 def read_sources(source: Source | Sequence[Source], weights: Sequence[int] | None) -> list[NativeSource]:
     """One source, or with `weights` a list of them."""
     if weights is None:
-        return [_native(source, 1)]  # type: ignore[arg-type]
+        return [_native(source, 1)]  # type: ignore[arg-type]  # checked by read_source
     weights = list(weights)
     if not isinstance(source, list | tuple) or len(source) != len(weights):
         raise ArgumentError(f"weights: source must be a list of {len(weights)} sources, one for each weight")

@@ -3,7 +3,7 @@
 from wordkiln.errors import DependencyError
 
 try:
-    import torch as _torch  # noqa: F401
+    import torch as _torch  # noqa: F401  (asked for its presence)
 except ModuleNotFoundError as error:
     raise DependencyError("wordkiln.training needs torch: pip install 'wordkiln[train]'") from error
 

@@ -95,5 +95,5 @@ def _check_integer(name: str, value: object, low: int, high: int) -> None:
 
 def _check_number(name: str, value: object, low: float, high: float, *, open_low: bool = False) -> None:
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not low <= value <= high or (open_low and value == low):  # type: ignore[operator]
+    if not number or not low <= value <= high or (open_low and value == low):  # type: ignore[operator]  # `number` says so
         raise ArgumentError(f"{name}={value!r}: must be a number {'above' if open_low else 'from'} {low} up to {high}")

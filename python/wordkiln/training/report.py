@@ -83,7 +83,7 @@ def draw_loss(path: Path, rows: list[Row]) -> None:
     axes.grid(alpha=0.3)
     axes.legend()
     picture = io.BytesIO()
-    canvas.print_png(picture)  # type: ignore[no-untyped-call]
+    canvas.print_png(picture)  # type: ignore[no-untyped-call]  # matplotlib
     write_file(path, picture.getvalue())
 
 

@@ -176,7 +176,7 @@ class Trainer:
         loss, after = batch_loss(self.model, inputs, targets, before)
         value = loss.item()
         self._check_finite("loss", value)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]  # torch
         parameters = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.config.max_grad_norm).item()
         self._check_finite("gradient norm", norm)

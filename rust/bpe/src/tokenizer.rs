@@ -171,7 +171,7 @@ impl Tokenizer {
         let mut bytes = Vec::new();
         let mut rest = ids;
         loop {
-            rest = &rest[self.vocabulary.append(rest, &mut bytes)..];
+            rest = &rest[self.vocabulary.append(rest, &mut bytes)?..];
             let Some((&id, later)) = rest.split_first() else { return Ok(bytes) };
             bytes.extend_from_slice(self.token(id)?);
             rest = later;

@@ -7,6 +7,10 @@ use crate::Error;
 /// The most ids a vocabulary may have: far above any real one, far below what would exhaust memory.
 pub const MAX_VOCABULARY: usize = 1 << 22;
 
+/// The most bytes that all tokens may have together: o200k's have 1.4 million, and finding them takes 17 bytes for each
+/// while the trie is built.
+const MAX_TOKEN_BYTES: usize = 1 << 26;
+
 /// The bytes in the order of their ids: GPT-2's, which puts the visible characters of Latin-1 first. tiktoken and
 /// Hugging Face number them alike, and breaking ties by id gives the same merges as theirs only in this order.
 pub const BYTE_ORDER: [u8; 256] = byte_order();
@@ -79,8 +83,8 @@ impl Vocabulary {
             return Err(Error::format(format!("{} ids: the limit is {MAX_VOCABULARY}", tokens.len())));
         }
         let total: usize = tokens.iter().map(Vec::len).sum();
-        if u32::try_from(total).is_err() {
-            return Err(Error::format(format!("the tokens take {total} bytes: the limit is {}", u32::MAX)));
+        if total > MAX_TOKEN_BYTES {
+            return Err(Error::format(format!("the tokens take {total} bytes: the limit is {MAX_TOKEN_BYTES}")));
         }
         let mut vocabulary = Self { bytes: Vec::with_capacity(total), ends: Vec::with_capacity(tokens.len()) };
         for token in tokens {
@@ -104,12 +108,16 @@ impl Vocabulary {
         if start == end { None } else { self.bytes.get(start..end) }
     }
 
-    /// Appends the bytes of `ids` to `out`, up to the first that is a hole or beyond the last; returns how many ids.
-    pub fn append(&self, ids: &[u32], out: &mut Vec<u8>) -> usize {
+    /// Appends the bytes of `ids` to `out`, up to the first that is a hole or beyond the last; returns how many ids. An
+    /// error if there is no memory for so many bytes.
+    pub fn append(&self, ids: &[u32], out: &mut Vec<u8>) -> Result<usize, Error> {
         const CHUNK: usize = 16;
         let lengths = ids.iter().map_while(|&id| self.get(id).map(<[u8]>::len));
-        let (count, total) = lengths.fold((0, 0), |(count, total), length| (count + 1, total + length));
-        out.reserve(total + CHUNK);
+        let (count, total) =
+            lengths.fold((0, 0), |(count, total), length| (count + 1, usize::saturating_add(total, length)));
+        out.try_reserve(total.saturating_add(CHUNK)).map_err(|_| {
+            Error::Argument(format!("ids: {count} of them stand for {total} bytes, for which there is no memory"))
+        })?;
         let mut end = out.len();
         for &id in &ids[..count] {
             let Some(bytes) = self.get(id) else { break };
@@ -127,7 +135,7 @@ impl Vocabulary {
         }
         // SAFETY: all bytes up to there were written.
         unsafe { out.set_len(end) };
-        count
+        Ok(count)
     }
 
     /// Ids and bytes in the order of ids, without the holes.
@@ -154,5 +162,14 @@ mod tests {
     fn byte_order_follows_the_spelling() {
         assert!(BYTE_ORDER.is_sorted_by_key(|&byte| byte_to_char(byte)));
         assert_eq!((BYTE_ORDER[0], BYTE_ORDER[255]), (b'!', 0xad));
+    }
+
+    #[test]
+    fn what_memory_cannot_hold_is_an_error() {
+        let long = vec![vec![b'a'; 1 << 25]];
+        let vocabulary = Vocabulary::new(&long).unwrap();
+        let error = vocabulary.append(&vec![0; 1 << 22], &mut Vec::new()).unwrap_err();
+        assert!(error.to_string().starts_with("ids: 4194304 of them stand for 140737488355328 bytes"), "{error}");
+        assert!(Vocabulary::new(&[long, vec![vec![b'b'; (1 << 25) + 1]]].concat()).is_err());
     }
 }
