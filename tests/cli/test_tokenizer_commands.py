@@ -96,12 +96,13 @@ def test_compare_tells_bytes_per_token(run, trained, tmp_path):
     other = Tokenizer.train([("the cat " * 9)], vocab_size=262)
     other.save(tmp_path / "other.json")
     (tmp_path / "a.txt").write_text("the cat sat")
-    (tmp_path / "b.txt").write_text("中文分词")
+    (tmp_path / "b.txt").write_text("中文分词\n")
     result = run("compare", trained, tmp_path / "other.json", "--corpus", tmp_path)
     assert (result.returncode, result.stderr) == (0, b"")
     lines = result.stdout.decode().splitlines()
-    assert [line.split()[0] for line in lines[-3:]] == ["a.txt", "b.txt", "all"]
-    assert float(lines[-3].split()[2]) == pytest.approx(11 / Tokenizer.load(trained).count("the cat sat"), abs=1e-3)
+    assert [line.split("  ")[0] for line in lines[-5:]] == ["a.txt", "b.txt", "lines: cjk", "lines: latin", "all"]
+    per_token = 11 / Tokenizer.load(trained).count("the cat sat")
+    assert [float(lines[-n].split()[-8]) for n in (5, 2)] == pytest.approx([per_token] * 2, abs=1e-3)
 
 
 @pytest.mark.abuse

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import time
+import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +16,8 @@ from wordkiln.errors import PathError
 from wordkiln.tokenizer import Tokenizer
 
 _SUFFIXES = (".txt", ".jsonl", ".md", ".py")
+# Bytes of a line that tell its script.
+_LOOKED_AT = 256
 
 
 @dataclass(frozen=True)
@@ -55,29 +60,55 @@ def files_of(corpus: Sequence[Path]) -> list[Path]:
     return files
 
 
-def measure(tokenizer: Tokenizer, files: Sequence[Path]) -> list[Figures]:
-    """Figures for each file, then for all together."""
-    rows = []
-    seen = np.zeros(tokenizer.vocab_size, bool)
+def by_script(files: Sequence[Path]) -> dict[str, list[bytes]]:
+    """The lines of all files by the script that most letters of a line's beginning are in, the commonest first."""
+    lines: dict[str, list[bytes]] = {}
     for file in files:
-        try:
-            text = file.read_bytes()
-        except OSError as error:
-            raise PathError(f"{file}: cannot be read: {error.strerror or error}") from error
-        seconds = []
-        for _ in range(2):
-            start = time.perf_counter()
-            ids, _ = tokenizer.encode_flat([text], disallowed_special=())
-            seconds.append(time.perf_counter() - start)
-        seen[ids] = True
-        rows.append(Figures(file.name, len(text), len(ids), len(np.unique(ids)), min(seconds)))
+        for line in _read(file).splitlines(keepends=True):
+            start = line[:_LOOKED_AT].decode("utf-8", "ignore")
+            scripts = Counter(filter(None, map(_script, start)))
+            lines.setdefault(scripts.most_common(1)[0][0] if scripts else "no letters", []).append(line)
+    return dict(sorted(lines.items(), key=lambda item: -sum(map(len, item[1]))))
+
+
+@lru_cache(maxsize=1 << 16)
+def _script(char: str) -> str | None:
+    """The first word of a letter's Unicode name: LATIN, CYRILLIC, CJK, HANGUL, THAI, ..."""
+    return unicodedata.name(char, "unnamed").split()[0].lower() if char.isalpha() else None
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise PathError(f"{file}: cannot be read: {error.strerror or error}") from error
+
+
+def measure(tokenizer: Tokenizer, files: Sequence[Path], scripts: dict[str, list[bytes]]) -> list[Figures]:
+    """Figures for each file, for the lines of each script if there are several, then for all files together."""
+    seen = np.zeros(tokenizer.vocab_size, bool)
+    rows = [_measure(file.name, tokenizer, [_read(file)], seen) for file in files]
     num_bytes, num_tokens = sum(row.num_bytes for row in rows), sum(row.num_tokens for row in rows)
-    return [*rows, Figures("all", num_bytes, num_tokens, int(seen.sum()), sum(row.seconds for row in rows))]
+    total = Figures("all", num_bytes, num_tokens, int(seen.sum()), sum(row.seconds for row in rows))
+    if len(scripts) > 1:
+        rows += [_measure(f"lines: {script}", tokenizer, lines, seen) for script, lines in scripts.items()]
+    return [*rows, total]
+
+
+def _measure(name: str, tokenizer: Tokenizer, texts: Sequence[bytes], seen: np.ndarray) -> Figures:
+    seconds = []
+    for _ in range(2):
+        start = time.perf_counter()
+        ids, _ = tokenizer.encode_flat(texts, disallowed_special=())
+        seconds.append(time.perf_counter() - start)
+    seen[ids] = True
+    return Figures(name, sum(map(len, texts)), len(ids), len(np.unique(ids)), min(seconds))
 
 
 def table(names: Sequence[str], tokenizers: Sequence[Tokenizer], files: Sequence[Path]) -> str:
-    """Bytes per token, the part of the vocabulary in use, and speed, a line for each file."""
-    columns = [measure(tokenizer, files) for tokenizer in tokenizers]
+    """Bytes per token, the part of the vocabulary in use, and speed, a line for each file and each script."""
+    scripts = by_script(files)
+    columns = [measure(tokenizer, files, scripts) for tokenizer in tokenizers]
     width = max(len(row.name) for row in columns[0])
     lines = [
         f"{name}: {tokenizer.vocab_size:,} ids, pattern {tokenizer.pattern!r}"

@@ -169,9 +169,11 @@ def compare(
     ],
     corpus: Annotated[list[Path], typer.Option("--corpus", "-c", help="A file or folder of text; repeat for more.")],
 ) -> None:
-    """Compare tokenizers on text, file by file: bytes per token, the part of the vocabulary in use, speed.
+    """Compare tokenizers on text: bytes per token, the part of the vocabulary in use, speed.
 
-    More bytes per token means shorter texts for the model. Give a file for each language to see them apart.
+    More bytes per token means shorter texts for the model. There is a line for each file, and where texts are in
+    several scripts (Latin, Cyrillic, CJK, ...) one for each of these. Give a file for each language to see
+    languages of one script apart.
 
     Example: [bold]wordkiln tokenizer compare a.json b.json --corpus texts/[/bold]
     """

@@ -247,6 +247,15 @@ impl Cache {
         Some((&found.ids, (found.ids[0] >> 24) as usize))
     }
 
+    /// The ids that [`Cache::get_run`] and [`Cache::get`] find.
+    pub fn get_any(&self, key: &Key, length: usize) -> Option<(&[u32], usize)> {
+        let line = &self.lines[key.line as usize & (self.lines.len() - 1)].0;
+        match line.iter().find(|slot| key.kind == FEW_IDS && slot.key == key.words) {
+            Some(slot) => Some((&slot.ids, (slot.ids[0] >> 24) as usize)),
+            None => self.get(key, length),
+        }
+    }
+
     /// Keeps the ids of a pre-token of `length` bytes, unless there are too many.
     pub fn put(&mut self, key: &Key, length: usize, ids: &[u32]) {
         if key.kind == FEW_IDS && ids.len() <= FEW {

@@ -5,7 +5,7 @@ use crate::front::{Chosen, Part, Piece};
 use crate::longest::Trail;
 use crate::merges::Scratch;
 use crate::pretokenize::ENDS;
-use crate::seams;
+use crate::seams::{self, Seams};
 use crate::special::{Allowed, Rules};
 use crate::tokenizer::Tokenizer;
 use crate::{Cancel, Error};
@@ -71,6 +71,12 @@ const MOST_IDLE: usize = 64;
 const MOST_IDS: usize = 1 << 16;
 /// Text in languages that a vocabulary knows well has more; room that is not used is not touched.
 pub(crate) const BYTES_AN_ID: usize = 3;
+/// Whether a pre-token that the cache does not know may have parts that it knows: not one that has been parted, and
+/// not one of ASCII letters, of which every two may be neighbours in a token.
+fn worth_parting(piece: &[u8]) -> bool {
+    piece.len() > 8 && !seams::may_be_in(piece) && !piece.is_ascii()
+}
+
 impl Tokenizer {
     /// The ids of a text, which need not be UTF-8. `T` must hold the vocabulary's.
     pub fn encode<T: Id>(
@@ -268,12 +274,44 @@ impl Tokenizer {
                 out.extend(known[..count].iter().map(|&id| T::from_id(id & cache::ID_MASK)));
             } else {
                 ids.clear();
-                self.encode_piece(piece, (scratch, trail), cancel, ids)?;
+                match self.seams.as_ref().filter(|_| worth_parting(piece)) {
+                    Some(seams) => self.encode_parts(piece, seams, cache, (scratch, trail), cancel, ids)?,
+                    None => self.encode_piece(piece, (scratch, trail), cancel, ids)?,
+                }
                 cache.put(key, piece.len(), ids);
                 out.extend(ids.iter().map(|&id| T::from_id(id)));
             }
             start = key.end;
             keys = &keys[found + 1..];
+        }
+        Ok(())
+    }
+
+    /// Encodes a pre-token by its parts, of which the cache may know some.
+    fn encode_parts(
+        &self,
+        piece: &[u8],
+        seams: &Seams,
+        cache: &mut Cache,
+        (scratch, trail): (&mut Scratch, &mut Trail),
+        cancel: &Cancel,
+        out: &mut Vec<u32>,
+    ) -> Result<(), Error> {
+        let mut start = 0;
+        while start < piece.len() {
+            let end = start + seams.next(&piece[start..]);
+            let mut key = Key::default();
+            cache.set_key(piece, start, end, &mut key);
+            if let Some((known, count)) = cache.get_any(&key, end - start) {
+                out.extend(known[..count].iter().map(|&id| id & cache::ID_MASK));
+            } else {
+                let from = out.len();
+                self.encode_piece(&piece[start..end], (scratch, trail), cancel, out)?;
+                if end - start < piece.len() {
+                    cache.put(&key, end - start, &out[from..]);
+                }
+            }
+            start = end;
         }
         Ok(())
     }

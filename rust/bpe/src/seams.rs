@@ -1,8 +1,7 @@
 //! Seams: places inside a pre-token that no token of the vocabulary can stand across, so that the parts on both sides
 //! are encoded alone. Unspaced scripts have pre-tokens that hardly come twice, but their parts are few.
 //!
-//! Looked for between two characters of three bytes (Chinese, Japanese, Korean, Thai, Devanagari...), given as the 16
-//! bits of their code.
+//! Looked for between two characters of at most three bytes, given as the 16 bits of their code.
 
 use crate::vocabulary::Vocabulary;
 
@@ -16,7 +15,7 @@ pub struct Seams {
     /// Characters after a token's part of a character.
     open_left: Box<[u64; 1 << 10]>,
     /// By the last byte of one part: the first bytes of the other.
-    between_parts: [u16; 64],
+    between_parts: [u64; 64],
 }
 
 /// Whether a pre-token is worth looking through: one with a character of three bytes at its start, or behind one byte.
@@ -39,30 +38,26 @@ impl Seams {
         };
         for (_, token) in vocabulary.iter() {
             for at in 1..token.len() {
-                if token[at] & 0xf0 == 0xe0 && token[at - 1] & 0xc0 == 0x80 {
-                    seams.add(&token[..at], &token[at..]);
+                if token[at] & 0xc0 != 0x80 {
+                    seams.add(Edge::end_of(&token[..at]), Edge::start_of(&token[at..]));
                 }
             }
         }
         seams
     }
 
-    fn add(&mut self, before: &[u8], after: &[u8]) {
-        let last = before.last_chunk().map(|&bytes| code(bytes));
-        let next = after.first_chunk().map(|&bytes| code(bytes));
-        match (last, next) {
-            (Some(Some(last)), Some(Some(next))) => {
+    fn add(&mut self, before: Edge, after: Edge) {
+        match (before, after) {
+            (Edge::Whole(last), Edge::Whole(next)) => {
                 let (word, bit) = place(last, next);
                 self.pairs[word] |= bit;
             }
-            (Some(Some(last)), None) => self.open_right[usize::from(last) / 64] |= 1 << (last % 64),
-            (None, Some(Some(next))) => self.open_left[usize::from(next) / 64] |= 1 << (next % 64),
-            (None, None) => {
-                let last = before[before.len() - 1] & 0x3f;
-                self.between_parts[usize::from(last)] |= 1 << (after[0] & 0x0f);
+            (Edge::Whole(last), Edge::Part(_)) => self.open_right[usize::from(last) / 64] |= 1 << (last % 64),
+            (Edge::Part(_), Edge::Whole(next)) => self.open_left[usize::from(next) / 64] |= 1 << (next % 64),
+            (Edge::Part(last), Edge::Part(first)) => {
+                self.between_parts[usize::from(last & 0x3f)] |= 1 << (first & 0x3f);
             }
-            // No character of three bytes stands there.
-            (Some(None), _) | (_, Some(None)) => {}
+            (Edge::Other, _) | (_, Edge::Other) => {}
         }
     }
 
@@ -73,7 +68,7 @@ impl Seams {
         let crossed = self.pairs[word] & bit != 0
             || self.open_right[usize::from(last) / 64] >> (last % 64) & 1 != 0
             || self.open_left[usize::from(next) / 64] >> (next % 64) & 1 != 0
-            || self.between_parts[usize::from(last & 0x3f)] >> (next >> 12) & 1 != 0;
+            || self.between_parts[usize::from(last & 0x3f)] >> (first_byte(next) & 0x3f) & 1 != 0;
         !crossed
     }
 
@@ -82,25 +77,76 @@ impl Seams {
     pub fn next(&self, piece: &[u8]) -> usize {
         let mut at = 0;
         let mut last = None;
-        while let Some(&bytes) = piece.get(at..).and_then(<[u8]>::first_chunk) {
-            let next = code(bytes);
+        while at < piece.len() {
+            let (next, length) = char_at(&piece[at..]);
             if let (Some(last), Some(next)) = (last, next)
                 && self.between(last, next)
             {
                 return at;
             }
-            at += if next.is_some() { 3 } else { 1 };
+            at += length;
             last = next;
         }
         piece.len()
     }
 }
 
-/// The 16 bits of a character of three bytes.
+/// What a token has beside one of its inner borders.
+#[derive(Clone, Copy)]
+enum Edge {
+    /// A character.
+    Whole(u16),
+    /// The rest of one, or its beginning: the byte beside the border, or the first.
+    Part(u8),
+    /// What valid text does not have there, or a character of four bytes.
+    Other,
+}
+
+impl Edge {
+    fn end_of(before: &[u8]) -> Self {
+        let Some(lead) = before.iter().rposition(|byte| byte & 0xc0 != 0x80) else {
+            return Self::Part(before[before.len() - 1]);
+        };
+        match char_at(&before[lead..]) {
+            (Some(code), length) if lead + length == before.len() => Self::Whole(code),
+            _ => Self::Other,
+        }
+    }
+
+    fn start_of(after: &[u8]) -> Self {
+        let rest = after[1..].iter().take_while(|&byte| byte & 0xc0 == 0x80).count();
+        match char_at(after) {
+            (Some(code), _) => Self::Whole(code),
+            _ if after.len() == 1 + rest && rest < 2 && after[0] >= 0xc0 => Self::Part(after[0]),
+            _ => Self::Other,
+        }
+    }
+}
+
+/// The code of the character that `text` starts with, and its length; bytes that are none, and characters of four
+/// bytes, have no code and are taken one by one.
 #[inline(always)]
-fn code([first, second, third]: [u8; 3]) -> Option<u16> {
-    let is_one = first & 0xf0 == 0xe0 && second & 0xc0 == 0x80 && third & 0xc0 == 0x80;
-    is_one.then(|| u16::from(first) << 12 | u16::from(second & 0x3f) << 6 | u16::from(third & 0x3f))
+fn char_at(text: &[u8]) -> (Option<u16>, usize) {
+    match *text {
+        [first, ..] if first < 0x80 => (Some(u16::from(first)), 1),
+        [first, second, third, ..] if first & 0xf0 == 0xe0 && second & 0xc0 == 0x80 && third & 0xc0 == 0x80 => {
+            (Some(u16::from(first) << 12 | u16::from(second & 0x3f) << 6 | u16::from(third & 0x3f)), 3)
+        }
+        [first, second, ..] if first & 0xe0 == 0xc0 && second & 0xc0 == 0x80 => {
+            (Some(u16::from(first & 0x1f) << 6 | u16::from(second & 0x3f)), 2)
+        }
+        _ => (None, 1),
+    }
+}
+
+/// Of the character of a code.
+#[inline(always)]
+fn first_byte(code: u16) -> u8 {
+    match code {
+        0..0x80 => code as u8,
+        0x80..0x800 => 0xc0 | (code >> 6) as u8,
+        _ => 0xe0 | (code >> 12) as u8,
+    }
 }
 
 #[inline(always)]
