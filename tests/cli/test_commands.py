@@ -17,7 +17,7 @@ def run(tmp_path_factory, wordkiln):
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["train"], ["tokenizer"], ["tokenizer", "train"], ["generate"], ["info"], ["demo"]]
+    "command", [[], ["train"], ["tokenizer"], ["tokenizer", "train"], ["generate"], ["info"], ["doctor"], ["demo"]]
 )
 def test_help_names_the_arguments(wordkiln, command, tmp_path):
     result = wordkiln(*command, "--help", cwd=tmp_path)

@@ -63,6 +63,8 @@ def build_trainer(data, tokenizer, build_model, tmp_path):
             "log_every": 3,
             "learning_rate": 1e-2,
             "progress": False,
+            # For good, in the process of all tests.
+            "keep_memory": False,
         }
         model = build_model(kind) if model is None else model
         return Trainer(model, data, tmp_path / name, tokenizer=tokenizer, **{**settings, **fields})

@@ -26,6 +26,7 @@ def train(
     sequence_length: Annotated[int, typer.Option(help="Tokens in a sequence.")] = 128,
     learning_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 2e-3,
     patience: Annotated[int | None, typer.Option(help="Stop after this many validations without gain.")] = None,
+    precision: Annotated[str, typer.Option(help="float32, or bfloat16 where the processor has it.")] = "float32",
     seed: Annotated[int, typer.Option(help="Same seed, machine and threads: same model.")] = 0,
     threads: Annotated[int | None, typer.Option(help="Threads to use; default all.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --output.")] = False,
@@ -60,6 +61,7 @@ def train(
         "sequence_length": sequence_length,
         "learning_rate": learning_rate,
         "seed": seed,
+        "precision": precision,
     }
     if patience is not None:
         training["patience"] = patience

@@ -7,6 +7,7 @@ try:
 except ModuleNotFoundError as error:
     raise DependencyError("wordkiln.training needs torch: pip install 'wordkiln[train]'") from error
 
+from wordkiln._allocator import keep_freed_memory
 from wordkiln.training.config import TrainingConfig
 from wordkiln.training.loss import Evaluation, evaluate
 from wordkiln.training.optim import build_optimizer, learning_rate_at
@@ -20,5 +21,6 @@ __all__ = [
     "TrainingResult",
     "build_optimizer",
     "evaluate",
+    "keep_freed_memory",
     "learning_rate_at",
 ]

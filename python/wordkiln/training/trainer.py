@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from wordkiln._allocator import keep_freed_memory
 from wordkiln._files import recover_directory
 from wordkiln.data import Batches, ContiguousBatches, RandomWindows, TokenDataset
 from wordkiln.errors import ArgumentError, WordkilnError
@@ -21,6 +22,7 @@ from wordkiln.training.config import TrainingConfig
 from wordkiln.training.interrupt import InterruptRequest
 from wordkiln.training.loss import Evaluation, batch_loss, evaluate
 from wordkiln.training.optim import build_optimizer, learning_rate_at
+from wordkiln.training.precision import ComputeModel
 from wordkiln.training.progress import ProgressLine
 from wordkiln.training.report import LogFile, draw_loss, require_matplotlib
 
@@ -136,11 +138,15 @@ class Trainer:
             self._state = RunState(self.model, build_optimizer(self.model, self.config), Counters())
             if resume:
                 load_last(self._last, self._state, self._identity)
+            if self.config.keep_memory:
+                keep_freed_memory()
+            self._compute = ComputeModel(self.model, self.config.precision)
             counters = self._state.counters
             self._log = LogFile(self.output_dir / "log.csv", counters.step)
             self._picture_time = time.monotonic()
             with ProgressLine(self.config.max_steps, counters.step, self._progress) as self._display:
                 self.model.train()
+                self._compute.model.train()
                 self._run(interrupt)
         return self._result()
 
@@ -172,22 +178,24 @@ class Trainer:
         batch = self._batches.batch(counters.step)
         inputs = torch.from_numpy(batch.inputs).to(self._device)
         targets = torch.from_numpy(batch.targets).to(self._device)
-        before = None if batch.starts_new_state else state.recurrent
-        loss, after = batch_loss(self.model, inputs, targets, before)
+        before = None if batch.starts_new_state else self._compute.cast(state.recurrent)
+        loss, after = batch_loss(self._compute.model, inputs, targets, before)
         value = loss.item()
         self._check_finite("loss", value)
         loss.backward()  # type: ignore[no-untyped-call]  # torch
+        self._compute.collect_gradients()
         parameters = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.config.max_grad_norm).item()
         self._check_finite("gradient norm", norm)
         for group in state.optimizer.param_groups:
             group["lr"] = learning_rate_at(counters.step, self.config)
         state.optimizer.step()
-        state.optimizer.zero_grad()
+        self._compute.forget_gradients(state.optimizer)
+        self._compute.refresh()
         if self.config.batches == "contiguous":
             detached = detach_state(after)
             assert isinstance(detached, tuple)
-            state.recurrent = detached
+            state.recurrent = tuple(part.float() for part in detached)
         counters.gradient_norm = norm
         counters.loss_sum += value
         counters.loss_count += 1
