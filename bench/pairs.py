@@ -41,6 +41,7 @@ def compare(
     amount: float,
     unit: str,
     limit_per_second: float | None = None,
+    goal: tuple[float, float] | None = None,
     rounds: int = 7,
 ) -> Row:
     """Assert that both give the same result, then time both alternately.
@@ -54,6 +55,7 @@ def compare(
         amount: How much work one call is, in `unit` (1e6 bytes, FLOP, tokens, ...).
         unit: The unit of `amount`.
         limit_per_second: What the hardware allows at the most, in `unit` per second; the fraction reached is printed.
+        goal: The ratio that must be reached, and the one hoped for.
         rounds: How many times each is run after one warm-up.
     """
     equal(ours(), theirs())
@@ -63,12 +65,14 @@ def compare(
         times.append((our_seconds, _time(theirs)))
     per_second = amount / statistics.median(ours for ours, _ in times)
     limit = "" if limit_per_second is None else f" {per_second / limit_per_second:.2f} of the limit"
+    ratio = statistics.median(theirs / ours for ours, theirs in times)
     row = Row(
         work=work,
         peer=peer,
         ours=milliseconds(statistics.median(ours for ours, _ in times)),
         theirs=milliseconds(statistics.median(theirs for _, theirs in times)),
-        ratio=statistics.median(theirs / ours for ours, theirs in times),
+        ratio=ratio,
+        verdict="" if goal is None else judge(ratio, *goal),
         rate=f"{per_second:,.1f} {unit}/s{limit}",
     )
     ROWS.append(row)
@@ -88,8 +92,10 @@ def report() -> str:
     """The rows so far as a table, with the threads and the load the machine was under."""
     from wordkiln import get_num_threads
 
+    allocator = "tuned" if "MALLOC_TOP_PAD_" in os.environ else "as it is"
     lines = [
-        f"{get_num_threads()} threads; load average {os.getloadavg()[0]:.1f}; medians; ratio: times ours is better",
+        f"{get_num_threads()} threads; load average {os.getloadavg()[0]:.1f}; allocator {allocator};"
+        " medians; ratio: times ours is better",
         f"{'work':<58} {'ours':>10} {'peer':>10} {'ratio':>6}  ",
     ]
     for row in ROWS:
