@@ -7,7 +7,8 @@ namespace wordkiln::bindings {
 DType parse_dtype(const std::string& name) {
   if (name == "float32") return DType::kFloat32;
   if (name == "float64") return DType::kFloat64;
-  throw std::invalid_argument("dtype='" + name + "': must be 'float32' or 'float64'");
+  if (name == "bfloat16") return DType::kBfloat16;
+  throw std::invalid_argument("dtype='" + name + "': must be 'float32', 'float64' or 'bfloat16'");
 }
 
 int64_t count_elements(const char* name, std::initializer_list<int64_t> sizes) {

@@ -9,7 +9,7 @@
 
 namespace wordkiln::bindings {
 
-// "float32" or "float64".
+// "float32", "float64" or "bfloat16".
 DType parse_dtype(const std::string& name);
 
 // The product of `sizes`; refuses negative ones and products of 2^62 and more.

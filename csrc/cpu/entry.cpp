@@ -1,4 +1,7 @@
 // The functions of include/: each takes its kernel from the table in use.
+#include <stdexcept>
+#include <string>
+
 #include "cpu/table.h"
 
 namespace wordkiln {
@@ -6,25 +9,51 @@ namespace {
 
 const cpu::KernelSet& kernels_for(DType dtype) {
   const cpu::KernelTable& table = cpu::kernels();
-  return dtype == DType::kFloat32 ? table.float32 : table.float64;
+  switch (dtype) {
+    case DType::kFloat32:
+      return table.float32;
+    case DType::kFloat64:
+      return table.float64;
+    case DType::kBfloat16:
+      return table.bfloat16;
+  }
+  __builtin_unreachable();
+}
+
+const char* name_of(DType dtype) {
+  return dtype == DType::kFloat32 ? "float32" : dtype == DType::kFloat64 ? "float64" : "bfloat16";
+}
+
+// Calls the kernel of a type; a type without one is the caller's error, not a call through null.
+template <typename Kernel, typename... Arguments>
+void call(const char* name, DType dtype, Kernel cpu::KernelSet::* member, const Arguments&... arguments) {
+  const Kernel kernel = kernels_for(dtype).*member;
+  if (kernel == nullptr) {
+    throw std::invalid_argument(std::string(name) + ": there is no kernel for dtype='" + name_of(dtype) + "'");
+  }
+  kernel(arguments...);
 }
 
 }  // namespace
 
 void attention_forward(DType dtype, const AttentionForward& arguments) {
-  kernels_for(dtype).attention_forward(arguments);
+  call("attention_forward", dtype, &cpu::KernelSet::attention_forward, arguments);
 }
 
 void attention_backward(DType dtype, const AttentionBackward& arguments) {
-  kernels_for(dtype).attention_backward(arguments);
+  call("attention_backward", dtype, &cpu::KernelSet::attention_backward, arguments);
 }
 
-void lstm_forward(DType dtype, const LstmForward& arguments) { kernels_for(dtype).lstm_forward(arguments); }
+void lstm_forward(DType dtype, const LstmForward& arguments) {
+  call("lstm_forward", dtype, &cpu::KernelSet::lstm_forward, arguments);
+}
 
-void lstm_backward(DType dtype, const LstmBackward& arguments) { kernels_for(dtype).lstm_backward(arguments); }
+void lstm_backward(DType dtype, const LstmBackward& arguments) {
+  call("lstm_backward", dtype, &cpu::KernelSet::lstm_backward, arguments);
+}
 
 void elementwise(DType dtype, ElementwiseFunction function, const void* x, void* out, int64_t count) {
-  kernels_for(dtype).elementwise(function, x, out, count);
+  call("elementwise", dtype, &cpu::KernelSet::elementwise, function, x, out, count);
 }
 
 }  // namespace wordkiln

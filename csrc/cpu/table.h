@@ -7,19 +7,20 @@
 
 namespace wordkiln::cpu {
 
-// The kernels of one element type; each is described in include/.
+// The kernels of one element type; each is described in include/. Null: there is none for this type.
 struct KernelSet {
-  void (*attention_forward)(const AttentionForward&);
-  void (*attention_backward)(const AttentionBackward&);
-  void (*lstm_forward)(const LstmForward&);
-  void (*lstm_backward)(const LstmBackward&);
-  void (*elementwise)(ElementwiseFunction, const void*, void*, int64_t);
+  void (*attention_forward)(const AttentionForward&) = nullptr;
+  void (*attention_backward)(const AttentionBackward&) = nullptr;
+  void (*lstm_forward)(const LstmForward&) = nullptr;
+  void (*lstm_backward)(const LstmBackward&) = nullptr;
+  void (*elementwise)(ElementwiseFunction, const void*, void*, int64_t) = nullptr;
 };
 
 struct KernelTable {
   const char* isa;
   KernelSet float32;
   KernelSet float64;
+  KernelSet bfloat16;
 };
 
 // Throws std::invalid_argument as current_isa() does (isa.h).

@@ -64,6 +64,17 @@ def elementwise(dtype: str) -> dict[str, np.ndarray]:
     return results
 
 
+def bfloat16() -> dict[str, np.ndarray]:
+    """Of every bfloat16 there is, as bits."""
+    x = np.arange(2**16, dtype=np.uint16)
+    results = {}
+    for function in FUNCTIONS:
+        out = np.empty_like(x)
+        _kernels.elementwise("bfloat16", function, address(x), address(out), x.size)
+        results[f"bfloat16 {function}"] = out
+    return results
+
+
 def address(x: np.ndarray) -> int:
     return x.ctypes.data
 
@@ -73,4 +84,5 @@ if __name__ == "__main__":
     for dtype in ("float32", "float64"):
         for part in (attention, lstm, elementwise):
             results |= {f"{dtype} {name}": value for name, value in part(dtype).items()}
+    results |= bfloat16()
     np.savez(sys.argv[1], isa=_kernels.current_isa(), **results)

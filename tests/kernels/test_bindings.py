@@ -58,6 +58,11 @@ def test_lstm_refuses(sizes, message):
         _kernels.lstm_forward("float32", 0, 0, 0, 0, 0, 0, sizes)
 
 
+def test_a_type_without_a_kernel_is_refused():
+    with pytest.raises(ArgumentError, match="lstm_forward: there is no kernel for dtype='bfloat16'"):
+        _kernels.lstm_forward("bfloat16", 0, 0, 0, 0, 0, 0, ZERO)
+
+
 def test_elementwise_refuses():
     with pytest.raises(ArgumentError, match="function='sin'"):
         _kernels.elementwise("float32", "sin", 0, 0, 0)

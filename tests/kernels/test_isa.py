@@ -87,3 +87,22 @@ def test_vector_functions_keep_their_stated_error(results, function, dtype):
         assert (np.abs(got[small]) <= limits.tiny).all(), isa
         assert (got[exact > limits.max] == np.inf).all(), isa
         assert np.isnan(got[np.isnan(x)]).all(), isa
+
+
+@pytest.mark.parametrize("function", ULPS)
+@pytest.mark.filterwarnings("ignore:overflow encountered")
+def test_bfloat16_is_the_float32_result_rounded_once(results, function):
+    inputs = (np.arange(2**16, dtype=np.uint32) << 16).view(np.float32)
+    single = np.empty_like(inputs)
+    _kernels.elementwise("float32", function, inputs.ctypes.data, single.ctypes.data, inputs.size)
+    bits = single.view(np.uint32)
+    nearest = ((bits.astype(np.uint64) + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)
+    nearest[np.abs(single) < np.finfo(np.float32).tiny] &= 0x8000
+    for isa, result in results.items():
+        got = result[f"bfloat16 {function}"]
+        assert np.array_equal(got & 0x7FFF > 0x7F80, np.isnan(single)), isa
+        # Equal but where instruction sets differ in the float32 result, next to the middle between two bfloat16.
+        wrong = ~np.isnan(single) & (got != nearest)
+        assert np.abs(got[wrong].astype(int) - nearest[wrong]).max(initial=0) <= 1, isa
+        from_middle = np.abs((bits[wrong] & 0xFFFF).astype(int) - 0x8000)
+        assert from_middle.max(initial=0) <= 2 * ULPS[function], isa

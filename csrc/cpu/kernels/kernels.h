@@ -15,5 +15,6 @@ void lstm_backward_float32(const LstmBackward& arguments);
 void lstm_backward_float64(const LstmBackward& arguments);
 void elementwise_float32(ElementwiseFunction function, const void* x, void* out, int64_t count);
 void elementwise_float64(ElementwiseFunction function, const void* x, void* out, int64_t count);
+void elementwise_bfloat16(ElementwiseFunction function, const void* x, void* out, int64_t count);
 
 }  // namespace wordkiln::cpu::WORDKILN_ISA

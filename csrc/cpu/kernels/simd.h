@@ -3,6 +3,9 @@
 #pragma once
 
 #include <stdint.h>
+#if defined(__AVX512BF16__)
+#include <immintrin.h>
+#endif
 
 #if defined(__AVX512F__)
 #define WORDKILN_VECTOR_BYTES 64
@@ -100,6 +103,94 @@ WORDKILN_INLINE T largest(Vec<T> x) {
   T best = x[0];
   for (int i = 1; i < kLanes<T>; ++i) best = x[i] > best ? x[i] : best;
   return best;
+}
+
+// Storage only: the upper half of a float32. `load` widens, `store` narrows, everything between is float32.
+struct Bfloat16 {
+  uint16_t bits;
+};
+
+template <typename T>
+struct ComputedType {
+  typedef T Type;
+};
+
+template <>
+struct ComputedType<Bfloat16> {
+  typedef float Type;
+};
+
+// The type in which elements stored as T are computed with.
+template <typename T>
+using Computed = typename ComputedType<T>::Type;
+
+typedef uint16_t HalfWords __attribute__((vector_size(WORDKILN_VECTOR_BYTES / 2)));
+typedef uint32_t Words __attribute__((vector_size(WORDKILN_VECTOR_BYTES)));
+
+WORDKILN_INLINE float widen(Bfloat16 x) { return __builtin_bit_cast(float, static_cast<uint32_t>(x.bits) << 16); }
+
+WORDKILN_INLINE Vec<float> widen(HalfWords x) { return (Vec<float>)(__builtin_convertvector(x, Words) << 16); }
+
+// To the nearest, ties to even; denormals become 0 and a NaN stays one: as the processor's instruction does it.
+WORDKILN_INLINE HalfWords narrow(Vec<float> x) {
+#if defined(__AVX512BF16__)
+  return (HalfWords)_mm512_cvtneps_pbh(x);
+#else
+  const Words bits = (Words)x, sign = bits & 0x80000000u, size = bits & 0x7fffffffu;
+  const Words rounded = bits + 0x7fffu + ((bits >> 16) & 1u);
+  const Words normal = size < 0x00800000u ? sign : rounded;
+  return __builtin_convertvector((size > 0x7f800000u ? bits | 0x00400000u : normal) >> 16, HalfWords);
+#endif
+}
+
+WORDKILN_INLINE Vec<float> load(const Bfloat16* from) {
+  HalfWords x;
+  __builtin_memcpy(&x, from, sizeof x);
+  return widen(x);
+}
+
+WORDKILN_INLINE void store(Bfloat16* to, Vec<float> x) {
+  const HalfWords narrowed = narrow(x);
+  __builtin_memcpy(to, &narrowed, sizeof narrowed);
+}
+
+WORDKILN_INLINE Vec<float> load(const Bfloat16* from, int lanes) {
+  if (lanes >= kLanes<float>) return load(from);
+  HalfWords x = {};
+  for (int i = 0; i < lanes; ++i) x[i] = from[i].bits;
+  return widen(x);
+}
+
+WORDKILN_INLINE void store(Bfloat16* to, Vec<float> x, int lanes) {
+  if (lanes >= kLanes<float>) return store(to, x);
+  const HalfWords narrowed = narrow(x);
+  for (int i = 0; i < lanes; ++i) to[i].bits = narrowed[i];
+}
+
+// Two bfloat16 in each lane, the first in the lower half: load_pairs reads 2 * kLanes<float> elements in a row.
+typedef Words Pairs;
+
+WORDKILN_INLINE Pairs load_pairs(const Bfloat16* from) {
+  Pairs x;
+  __builtin_memcpy(&x, from, sizeof x);
+  return x;
+}
+
+WORDKILN_INLINE Pairs broadcast_pair(const Bfloat16* from) {
+  uint32_t x;
+  __builtin_memcpy(&x, from, sizeof x);
+  return x - Pairs{};
+}
+
+// to + the product of the lanes' firsts + that of their seconds, in float32.
+WORDKILN_INLINE Vec<float> add_dot(Vec<float> to, Pairs a, Pairs b) {
+#if defined(__AVX512BF16__)
+  return _mm512_dpbf16_ps(to, (__m512bh)a, (__m512bh)b);
+#else
+  const Vec<float> first = (Vec<float>)(a << 16), second = (Vec<float>)(a & 0xffff0000u);
+  to += second * (Vec<float>)(b & 0xffff0000u);
+  return to + first * (Vec<float>)(b << 16);
+#endif
 }
 
 template <int... I>

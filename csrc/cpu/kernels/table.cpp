@@ -11,10 +11,26 @@ namespace wordkiln::cpu::WORDKILN_ISA {
 extern const KernelTable table;
 const KernelTable table = {
     .isa = WORDKILN_STRING(WORDKILN_ISA),
-    .float32 = {attention_forward_float32, attention_backward_float32, lstm_forward_float32, lstm_backward_float32,
-                elementwise_float32},
-    .float64 = {attention_forward_float64, attention_backward_float64, lstm_forward_float64, lstm_backward_float64,
-                elementwise_float64},
+    .float32 =
+        {
+            .attention_forward = attention_forward_float32,
+            .attention_backward = attention_backward_float32,
+            .lstm_forward = lstm_forward_float32,
+            .lstm_backward = lstm_backward_float32,
+            .elementwise = elementwise_float32,
+        },
+    .float64 =
+        {
+            .attention_forward = attention_forward_float64,
+            .attention_backward = attention_backward_float64,
+            .lstm_forward = lstm_forward_float64,
+            .lstm_backward = lstm_backward_float64,
+            .elementwise = elementwise_float64,
+        },
+    .bfloat16 =
+        {
+            .elementwise = elementwise_bfloat16,
+        },
 };
 
 }  // namespace wordkiln::cpu::WORDKILN_ISA

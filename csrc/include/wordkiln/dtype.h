@@ -1,8 +1,9 @@
-// The element types that kernels compute in.
+// The element types of arrays.
 #pragma once
 
 namespace wordkiln {
 
-enum class DType { kFloat32, kFloat64 };
+// bfloat16 is storage: two bytes, the upper half of a float32. Kernels widen it and accumulate in float32.
+enum class DType { kFloat32, kFloat64, kBfloat16 };
 
 }  // namespace wordkiln

@@ -8,7 +8,8 @@
 namespace wordkiln {
 
 // Largest error against the exact value, in units in the last place, wherever the exact value is a normal number;
-// below those exp and sigmoid give 0. Tested on every instruction set.
+// below those exp and sigmoid give 0. bfloat16: computed in float32, then rounded to the nearest. Tested on every
+// instruction set.
 enum class ElementwiseFunction {
   kExp,      // 2 ulp
   kSigmoid,  // 4 ulp

@@ -27,16 +27,25 @@ def check_tensor(name: str, x: Tensor, shape: tuple[int | None, ...], like: Tens
         raise ArgumentError(f"{name}: device {x.device} must be {like.device}, as the other inputs")
 
 
-def kernel_lacks(x: Tensor) -> str | None:
-    """Why the CPU kernels do not take tensors of this dtype and device, or None where they do."""
+_DTYPE_NAMES = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "bfloat16"}
+
+
+def kernel_lacks(x: Tensor, *, bfloat16: bool = False) -> str | None:
+    """Why the CPU kernels do not take tensors of this dtype and device, or None where they do.
+
+    Args:
+        x: one of the inputs.
+        bfloat16: whether the op has kernels for bfloat16 besides those for float32 and float64.
+    """
     if x.device.type not in ("cpu", "meta"):
         return f"device {x.device.type}"
-    return None if x.dtype in (torch.float32, torch.float64) else f"dtype {x.dtype}"
+    taken = x.dtype in _DTYPE_NAMES and (bfloat16 or x.dtype != torch.bfloat16)
+    return None if taken else f"dtype {x.dtype}"
 
 
 def dtype_name(x: Tensor) -> str:
     """The dtype as `_kernels` names it."""
-    return "float32" if x.dtype == torch.float32 else "float64"
+    return _DTYPE_NAMES[x.dtype]
 
 
 def warn_once(op: str, reason: str) -> None:
