@@ -35,4 +35,5 @@ PYBIND11_MODULE(_kernels, m) {
   wordkiln::bindings::register_attention(m);
   wordkiln::bindings::register_elementwise(m);
   wordkiln::bindings::register_rnn(m);
+  wordkiln::bindings::register_rotary(m);
 }

@@ -52,6 +52,8 @@ void lstm_backward(DType dtype, const LstmBackward& arguments) {
   call("lstm_backward", dtype, &cpu::KernelSet::lstm_backward, arguments);
 }
 
+void rotary(DType dtype, const Rotary& arguments) { call("rotary", dtype, &cpu::KernelSet::rotary, arguments); }
+
 void elementwise(DType dtype, ElementwiseFunction function, const void* x, void* out, int64_t count) {
   call("elementwise", dtype, &cpu::KernelSet::elementwise, function, x, out, count);
 }

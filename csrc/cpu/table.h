@@ -4,6 +4,7 @@
 #include "wordkiln/attention.h"
 #include "wordkiln/elementwise.h"
 #include "wordkiln/rnn.h"
+#include "wordkiln/rotary.h"
 
 namespace wordkiln::cpu {
 
@@ -13,6 +14,7 @@ struct KernelSet {
   void (*attention_backward)(const AttentionBackward&) = nullptr;
   void (*lstm_forward)(const LstmForward&) = nullptr;
   void (*lstm_backward)(const LstmBackward&) = nullptr;
+  void (*rotary)(const Rotary&) = nullptr;
   void (*elementwise)(ElementwiseFunction, const void*, void*, int64_t) = nullptr;
 };
 

@@ -17,6 +17,7 @@ const KernelTable table = {
             .attention_backward = attention_backward_float32,
             .lstm_forward = lstm_forward_float32,
             .lstm_backward = lstm_backward_float32,
+            .rotary = rotary_float32,
             .elementwise = elementwise_float32,
         },
     .float64 =
@@ -25,10 +26,12 @@ const KernelTable table = {
             .attention_backward = attention_backward_float64,
             .lstm_forward = lstm_forward_float64,
             .lstm_backward = lstm_backward_float64,
+            .rotary = rotary_float64,
             .elementwise = elementwise_float64,
         },
     .bfloat16 =
         {
+            .rotary = rotary_bfloat16,
             .elementwise = elementwise_bfloat16,
         },
 };

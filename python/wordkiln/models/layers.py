@@ -50,7 +50,7 @@ class Slots:
         rows: int64 [B, 1].
         lengths: tokens per row once the new ones are in.
         key_lengths: the same as int64 [B] on the device, or None where all rows are equally long.
-        cos: [B, 1, T, D / 2], in the model's dtype; sin likewise.
+        cos: [B, T, D / 2] of float32, or of float64 in a model of it; sin likewise.
         sin: see cos.
         used: tokens of the longest row before the new ones.
         capacity: size of a buffer that has to grow.
@@ -112,8 +112,8 @@ class Attention(nn.Module):
         self, x: Tensor, slots: Slots, past: tuple[Tensor, Tensor] | None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """[B, T, hidden_size] -> the same shape, and the keys and values with the new ones in."""
-        q = rotate(self._heads(self.q_proj(x)).transpose(1, 2), slots)
-        k = rotate(self._heads(self.k_proj(x)).transpose(1, 2), slots).transpose(1, 2)
+        q = ops.rotary(self._heads(self.q_proj(x)), slots.cos, slots.sin).transpose(1, 2)
+        k = ops.rotary(self._heads(self.k_proj(x)), slots.cos, slots.sin)
         v = self._heads(self.v_proj(x))
         keys = slots.append(past and past[0], k)
         values = slots.append(past and past[1], v)
@@ -135,17 +135,12 @@ def rotary_angles(positions: Tensor, head_dim: int, theta: float, dtype: torch.d
         positions: int64 [B, T].
         head_dim: D.
         theta: the base.
-        dtype: of the result; the angles themselves are float32, as a position of 2049 is not a bfloat16.
+        dtype: of the model. The angles are float32 at the least: a position of 2049 is not a bfloat16.
 
     Returns:
-        cos and sin, each [B, 1, T, D / 2].
+        cos and sin, each [B, T, D / 2].
     """
-    exponent = torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float32) / head_dim
-    angles = positions[:, None, :, None].float() * theta**-exponent
-    return angles.cos().to(dtype), angles.sin().to(dtype)
-
-
-def rotate(x: Tensor, slots: Slots) -> Tensor:
-    """Turn each pair (x[i], x[i + D/2]) of `x` [B, H, T, D] by its angle: Hugging Face's order of the pairs."""
-    first, second = x.chunk(2, -1)
-    return torch.cat([first * slots.cos - second * slots.sin, second * slots.cos + first * slots.sin], -1)
+    wide = torch.promote_types(dtype, torch.float32)
+    exponent = torch.arange(0, head_dim, 2, device=positions.device, dtype=wide) / head_dim
+    angles = positions[:, :, None].to(wide) * theta**-exponent
+    return angles.cos(), angles.sin()

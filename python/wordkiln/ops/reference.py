@@ -147,3 +147,10 @@ def _zero_state(x: Tensor, weight_hh: Tensor) -> Tensor:
 
 def _stack(outputs: list[Tensor], x: Tensor, h: Tensor) -> Tensor:
     return torch.stack(outputs) if outputs else x.new_zeros(0, *h.shape)
+
+
+def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary positions; arguments as `wordkiln.ops.rotary`."""
+    first, second = x.to(cos.dtype).chunk(2, -1)
+    cos, sin = cos.unsqueeze(2), sin.unsqueeze(2)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], -1).to(x.dtype)
