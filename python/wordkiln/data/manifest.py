@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wordkiln._json_files import read_json
 from wordkiln.data.shards import DTYPES, shard_name
-from wordkiln.errors import FormatError, PathError
+from wordkiln.errors import FormatError
 
 MANIFEST_FILE = "manifest.json"
 TOKEN_LENGTHS_FILE = "token_lengths.bin"
@@ -68,7 +69,7 @@ def read_manifest(folder: Path) -> Manifest:
         FormatError: a field is missing or wrong, or a file has not the size that the manifest gives it.
     """
     path = folder / MANIFEST_FILE
-    content = _read_json(path)
+    content = read_json(path, _MAX_MANIFEST_BYTES, missing="no data set here")
     if content.get("format") != FORMAT:
         raise FormatError(f"{path}: format={content.get('format')!r}: must be {FORMAT!r}")
     if content.get("version") != VERSION:
@@ -92,24 +93,6 @@ def read_manifest(folder: Path) -> Manifest:
         {name: _read_shards(path, name, splits[name], DTYPES[dtype].itemsize) for name in ("train", "valid")},
         hashlib.sha256(path.read_bytes()).hexdigest(),
     )
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > _MAX_MANIFEST_BYTES:
-            raise FormatError(f"{path}: larger than {_MAX_MANIFEST_BYTES} bytes")
-        content = json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise PathError(f"{path.parent}: no data set here ({path.name} is missing)") from error
-    except OSError as error:
-        raise PathError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, FormatError):
-            raise
-        raise FormatError(f"{path}: not JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise FormatError(f"{path}: must be a JSON object")
-    return content
 
 
 def _read_shards(path: Path, split: str, content: object, itemsize: int) -> tuple[Shard, ...]:

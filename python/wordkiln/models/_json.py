@@ -1,20 +1,18 @@
-"""config.json: reading it with limits, and the translation between its keys and the fields of `ModelConfig`."""
+"""config.json: the translation between its keys and the fields of `ModelConfig`."""
 
 from __future__ import annotations
 
-import collections
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wordkiln.errors import FormatError, PathError
+from wordkiln.errors import FormatError
 from wordkiln.models import _checks
 
 if TYPE_CHECKING:
     from wordkiln.models.config import ModelConfig
 
-_LIMIT = 2**20  # bytes; a real config has one or two thousand
+LIMIT = 2**20  # bytes; a real config has one or two thousand
 _RECURRENT_TYPES = {"wordkiln_lstm": "lstm", "wordkiln_gru": "gru", "wordkiln_rnn": "rnn"}
 
 _SIZES = ("vocab_size", "hidden_size", "num_hidden_layers")
@@ -55,29 +53,6 @@ _FIXED: dict[str, tuple[Any, ...]] = {
     "is_encoder_decoder": (False,),
     "add_cross_attention": (False,),
 }
-
-
-def load(path: Path) -> dict[str, Any]:
-    """The JSON object in a file: duplicate keys, NaN and Infinity, and more than 1 MiB are refused."""
-    try:
-        with open(path, "rb") as file:
-            content = file.read(_LIMIT + 1)
-    except OSError as error:
-        raise PathError(f"{path}: cannot be read: {error.strerror or error}") from error
-    if len(content) > _LIMIT:
-        raise FormatError(f"{path}: longer than {_LIMIT} bytes, so no model config")
-    return parse(content, str(path))
-
-
-def parse(content: bytes, where: str) -> dict[str, Any]:
-    """The JSON object in `content`, strictly."""
-    try:
-        values = json.loads(content.decode(), object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:  # UnicodeDecodeError, JSONDecodeError and our own are ValueErrors
-        raise FormatError(f"{where}: not valid JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise FormatError(f"{where}: holds {type(values).__name__}, not a JSON object")
-    return values
 
 
 def dumps(values: Mapping[str, Any]) -> str:
@@ -183,15 +158,3 @@ def _one_id(value: Any) -> Any:
     if len(value) == 1:
         return value[0]
     raise FormatError(f"model config: eos_token_id={_checks.shown(value)}: must be one id")
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) != len(pairs):
-        counts = collections.Counter(key for key, _ in pairs)
-        raise ValueError(f"{_checks.shown(counts.most_common(1)[0][0])} stands twice")
-    return values
-
-
-def _refuse_constant(text: str) -> Any:
-    raise ValueError(f"{text} is no JSON number")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from wordkiln._json_files import parse_json, read_json
 from wordkiln.errors import FormatError, PathError
 from wordkiln.models import _checks, _json
 from wordkiln.models.config import ModelConfig
@@ -58,7 +59,7 @@ def tokenizer_fingerprint(directory: str | os.PathLike[str]) -> str | None:
         PathError: config.json cannot be read.
         FormatError: it is no JSON object.
     """
-    value = _json.load(Path(directory) / CONFIG).get(TOKENIZER_FINGERPRINT)
+    value = read_json(Path(directory) / CONFIG, _json.LIMIT).get(TOKENIZER_FINGERPRINT)
     return value if isinstance(value, str) else None
 
 
@@ -72,7 +73,7 @@ def _read_header(path: Path) -> dict[str, object]:
             content = file.read(size)
     except OSError as error:
         raise PathError(f"{path}: cannot be read: {error.strerror or error}") from error
-    return _json.parse(content, f"{path}: header")
+    return parse_json(content, f"{path}: header")
 
 
 def _check_names(path: Path, header: dict[str, object], shapes: dict[str, tuple[int, ...]]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from wordkiln import _files
+from wordkiln._json_files import read_json
 from wordkiln.errors import ArgumentError, FormatError
 from wordkiln.models import _checks, _json
 
@@ -158,7 +159,7 @@ class ModelConfig:
         """
         path = Path(path)
         path = path / "config.json" if path.is_dir() else path
-        values = _json.load(path)
+        values = read_json(path, _json.LIMIT)
         try:
             return cls.from_dict(values)
         except FormatError as error:

@@ -43,7 +43,8 @@ def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     if lacks is not None:
         warn_once("rotary", lacks)
         return reference.rotary(x, cos, sin)
-    return _rotary(x, cos, sin, False)
+    out: Tensor = _rotary(x, cos, sin, False)
+    return out
 
 
 @torch.library.custom_op(

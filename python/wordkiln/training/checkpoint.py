@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from wordkiln._files import recover_directory, write_directory
-from wordkiln.errors import ArgumentError, FormatError, PathError
+from wordkiln._json_files import read_json
+from wordkiln.errors import ArgumentError, FormatError
 from wordkiln.models import CausalLM, ModelConfig
 from wordkiln.training.config import TrainingConfig
 
@@ -143,19 +144,8 @@ def _tensors(state: RunState) -> dict[str, Tensor]:
 
 
 def _read_state(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > _MAX_STATE_BYTES:
-            raise FormatError(f"{path}: larger than {_MAX_STATE_BYTES} bytes")
-        content = json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise PathError(f"{path.parent}: no run to go on with ({path.name} is missing)") from error
-    except OSError as error:
-        raise PathError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, FormatError):
-            raise
-        raise FormatError(f"{path}: not JSON: {error}") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    content = read_json(path, _MAX_STATE_BYTES, missing="no run to go on with")
+    if content.get("format") != FORMAT:
         raise FormatError(f"{path}: format: must be {FORMAT!r}")
     if content.get("version") != VERSION:
         raise FormatError(f"{path}: version={content.get('version')!r}: this release reads version {VERSION}")
