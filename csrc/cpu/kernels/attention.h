@@ -74,6 +74,20 @@ struct Row {
   }
 };
 
+// Sizes with the most queries and the most keys that a row has: what scratch must hold.
+inline AttentionSizes largest_row(AttentionSizes sizes, const AttentionScores& scores) {
+  if (scores.query_offsets == nullptr) return sizes;
+  int64_t queries = 0, keys = 0;
+  for (int64_t i = 0; i < sizes.batch; ++i) {
+    const Row row(sizes, scores, i);
+    queries = row.queries > queries ? row.queries : queries;
+    keys = row.keys > keys ? row.keys : keys;
+  }
+  sizes.queries = queries;
+  sizes.keys = keys;
+  return sizes;
+}
+
 // The part of `range` in a tile of `columns` keys from `key` on, as columns.
 inline Range within(Range range, int64_t key, int64_t columns) {
   return {clamp(range.begin - key, 0, columns), clamp(range.end - key, 0, columns)};

@@ -53,6 +53,7 @@ struct QueryHead {
   const Row& row;
   int64_t head;
   const C* lse;
+  ScoreChange<T> change;
   Dropout dropout;
   C* grad_bias;  // of query 0 and key 0, or null
 };
@@ -76,14 +77,15 @@ class AttentionBackwardPass {
     const int64_t heads = a_.grad_bias != nullptr && a_.grad_bias_strides.head == 0 ? 1 : s_.kv_heads;
     const int64_t items = batches * heads;
     if (s_.batch == 0) return;
+    const AttentionSizes row = largest_row(s_, a_.scores);
     const double scores =
-        static_cast<double>(s_.batch * s_.heads) * static_cast<double>(s_.queries) * static_cast<double>(s_.keys);
+        static_cast<double>(s_.batch * s_.heads) * static_cast<double>(row.queries) * static_cast<double>(row.keys);
     const int threads = static_cast<int>(smaller(threads_for(5.0 * scores * static_cast<double>(s_.head_size)), items));
-    const int64_t size = round_up(BackwardScratch<C>::size(s_), kPanel);
+    const int64_t size = round_up(BackwardScratch<C>::size(row), kPanel);
     const Workspace workspace(static_cast<size_t>(threads) * size * sizeof(C));
     C* memory = static_cast<C*>(workspace.data());
     parallel_items(items, threads, [=, this](int64_t item, int thread) {
-      const BackwardScratch<C> scratch(memory + thread * size, s_);
+      const BackwardScratch<C> scratch(memory + thread * size, row);
       const Range rows = split(s_.batch, item / heads, batches), own = split(s_.kv_heads, item % heads, heads);
       for (int64_t row = rows.begin; row < rows.end; ++row) {
         for (int64_t head = own.begin; head < own.end; ++head) run_head(Row(s_, a_.scores, row), head, scratch);
@@ -101,8 +103,8 @@ class AttentionBackwardPass {
     copy_rows(k, keys, s_.head_size, C{1}, scratch.keys, width_);
     // Rows without key offsets own all of their K keys, also those beyond their length.
     const int64_t owned = a_.scores.key_offsets == nullptr ? s_.keys : row.keys;
-    fill(scratch.grad_k, {0, owned * width_}, C{0});
-    fill(scratch.grad_v, {0, owned * width_}, C{0});
+    fill(scratch.grad_k, owned * width_, C{0});
+    fill(scratch.grad_v, owned * width_, C{0});
     for (int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head) run_query_head(row, head, scratch);
     // The products with q are in base 2 and through the cap: its factors come off here.
     const C scale = static_cast<C>(a_.scores.soft_cap > 0 ? a_.scores.soft_cap : kLn2);
@@ -117,12 +119,13 @@ class AttentionBackwardPass {
     copy_rows(head_of<T>(a_.q, a_.q_strides, row.index, head, row.first_query), row.queries, s_.head_size,
               static_cast<C>(query_scale(a_.scores)), scratch.q, width_);
     copy_rows(grad_out, row.queries, s_.head_size, C{1}, scratch.grad_out, width_);
-    fill(scratch.grad_q, {0, row.queries * width_}, C{0});
+    fill(scratch.grad_q, row.queries * width_, C{0});
     sum_dots(row, head, scratch);
     const C* lse = head_of<C>(a_.lse, lse_strides_, row.index, head, row.first_query).data;
     C* grad_bias = static_cast<C*>(a_.grad_bias);
     if (grad_bias != nullptr) grad_bias += row.index * a_.grad_bias_strides.batch + head * a_.grad_bias_strides.head;
-    const QueryHead<T> query_head = {row, head, lse, Dropout(a_.scores, row.index, s_.heads, head), grad_bias};
+    const QueryHead<T> query_head = {
+        row, head, lse, ScoreChange<T>(a_.scores, row, head), Dropout(a_.scores, row.index, s_.heads, head), grad_bias};
     for (int64_t first = 0; first < row.queries; first += kQueryBlock) {
       const Range queries = {first, smaller(first + kQueryBlock, row.queries)};
       const Range keys = row.visible(queries);
@@ -178,10 +181,9 @@ class AttentionBackwardPass {
   // In: products with q, and the gradient of the weights. Out: weights, and the gradient of the products; 0 outside
   // `seen`.
   void run_row(const QueryHead<T>& h, int64_t query, int64_t key, Range seen, C* weights, C* grads, C dot) const {
-    const ScoreChange<T> change(a_.scores, h.row, h.head, query);
     const C lse = static_cast<C>(kLog2E) * h.lse[query];
-    if (change.any() || h.dropout.any() || h.grad_bias != nullptr) {
-      run_changed_row(h, change, query, key, seen, weights, grads, lse, dot);
+    if (h.change.any() || h.dropout.any() || h.grad_bias != nullptr) {
+      run_changed_row(h, query, key, seen, weights, grads, lse, dot);
     } else {
       for (int64_t j = seen.begin / kLanes<C> * kLanes<C>; j < seen.end; j += kLanes<C>) {
         const Vec<C> weight = exp2<C>(load(weights + j) - lse);
@@ -189,27 +191,22 @@ class AttentionBackwardPass {
         store(grads + j, weight * (load(grads + j) - dot));
       }
     }
-    keep(weights, seen);
-    keep(grads, seen);
+    mask(weights, seen, kPanel, C{0});
+    mask(grads, seen, kPanel, C{0});
   }
 
-  static void keep(C* row, Range seen) {
-    fill(row, {0, seen.begin}, C{0});
-    fill(row, {seen.end, kPanel}, C{0});
-  }
-
-  void run_changed_row(const QueryHead<T>& h, const ScoreChange<T>& change, int64_t query, int64_t key, Range seen,
-                       C* weights, C* grads, C lse, C dot) const {
+  void run_changed_row(const QueryHead<T>& h, int64_t query, int64_t key, Range seen, C* weights, C* grads, C lse,
+                       C dot) const {
     C factors[kPanel], unscaled[kPanel];  // of dropout; gradients of the scores before the cap's derivative
     if (h.dropout.any()) h.dropout.draw(query, key, factors);
     for (int64_t j = seen.begin / kLanes<C> * kLanes<C>; j < seen.end; j += kLanes<C>) {
       Vec<C> x = load(weights + j), slope = broadcast(C{1});
-      if (change.cap != 0) {
+      if (h.change.cap != 0) {
         const Vec<C> ratio = tanh<C>(x);
-        x = change.cap * ratio;
+        x = h.change.cap * ratio;
         slope -= ratio * ratio;
       }
-      Vec<C> weight = exp2<C>(change.add_bias(x, key + j, h.row.keys) - lse), grad = load(grads + j);
+      Vec<C> weight = exp2<C>(h.change.add_bias(x, query, key + j) - lse), grad = load(grads + j);
       const Vec<C> factor = h.dropout.any() ? load(factors + j) : broadcast(C{1});
       grad = weight * (factor * grad - dot);
       store(weights + j, factor * weight);

@@ -15,9 +15,8 @@ constexpr int64_t kRowsTogether = 4;  // query rows that share a load of a value
 // Several query rows (query heads of one key head times queries) over some keys; what they have summed so far.
 template <typename C>
 struct DecodeSums {
-  C* largest;  // [rows]
-  C* total;    // [rows]
-  C* out;      // [rows][padded]
+  SoftmaxSums<C>* softmax;  // [rows]
+  C* out;                   // [rows][padded]
 };
 
 // One thread's scratch.
@@ -109,7 +108,7 @@ class AttentionDecodePass {
         width_(padded<C>(s_.head_size)),
         rows_(round_up(s_.heads / s_.kv_heads * s_.queries, kRowsTogether)),
         chunks_(s_.keys == 0 ? 1 : (s_.keys + kChunk - 1) / kChunk),
-        sums_size_(2 * round_up(rows_, kPanel) + round_up(rows_ * width_, kPanel)) {}
+        sums_size_(round_up(2 * rows_, kPanel) + round_up(rows_ * width_, kPanel)) {}
 
   void run() {
     if (s_.batch * s_.heads * s_.queries == 0) return;
@@ -137,19 +136,17 @@ class AttentionDecodePass {
  private:
   DecodeSums<C> sums_at(C* memory, int64_t item) const {
     memory += item * sums_size_;
-    C* largest = take(memory, rows_);
-    C* total = take(memory, rows_);
-    return {largest, total, memory};
+    C* softmax = take(memory, 2 * rows_);
+    return {reinterpret_cast<SoftmaxSums<C>*>(softmax), memory};
   }
 
   int64_t used_rows() const { return s_.heads / s_.kv_heads * s_.queries; }
 
   void run_chunk(const Row& row, int64_t kv_head, int64_t chunk, const DecodeScratch<C>& scratch,
                  const DecodeSums<C>& sums) const {
-    fill(sums.largest, {0, rows_}, -kInfinity<C>);
-    fill(sums.total, {0, rows_}, C{0});
-    fill(sums.out, {0, rows_ * width_}, C{0});
-    fill(scratch.scores, {0, rows_ * kPanel}, C{0});
+    for (int64_t i = 0; i < rows_; ++i) sums.softmax[i] = SoftmaxSums<C>();
+    fill(sums.out, rows_ * width_, C{0});
+    fill(scratch.scores, rows_ * kPanel, C{0});
     const int64_t group = s_.heads / s_.kv_heads;
     for (int64_t i = 0; i < used_rows(); ++i) {
       copy_rows(head_of<T>(a_.q, a_.q_strides, row.index, kv_head * group + i / s_.queries, i % s_.queries), 1,
@@ -214,13 +211,12 @@ class AttentionDecodePass {
              const DecodeSums<C>& sums) const {
     const int64_t head = kv_head * (s_.heads / s_.kv_heads) + i / s_.queries, query = i % s_.queries;
     const int64_t columns = round_up(count, kLanes<C>);
-    const ScoreChange<T> change(a_.scores, row, head, query);
-    if (change.any()) change.apply(scores, columns, key, row.keys);
-    const C shrink =
-        online_softmax(scores, within(row.visible(query), key, count), columns, sums.largest[i], sums.total[i]);
-    if (shrink == C{1}) return;
-    C* out = sums.out + i * width_;
-    for (int64_t d = 0; d < width_; d += kLanes<C>) store(out + d, shrink * load(out + d));
+    const ScoreChange<T> change(a_.scores, row, head);
+    if (change.any()) change.apply(scores, columns, query, key);
+    mask(scores, within(row.visible(query), key, count), columns, -kInfinity<C>);
+    const C shrink = add_largest(scores, columns, sums.softmax[i]);
+    add_weights(scores, columns, sums.softmax[i]);
+    if (shrink != C{1}) scale_row(sums.out + i * width_, width_, shrink);
   }
 
   template <typename E>
@@ -250,12 +246,11 @@ class AttentionDecodePass {
     for (int64_t item = first + 1; item < first + chunks_; ++item) {
       const DecodeSums<C> part = sums_at(memory, item);
       for (int64_t i = 0; i < used_rows(); ++i) {
-        const C next = all.largest[i] > part.largest[i] ? all.largest[i] : part.largest[i];
-        const C base = next == -kInfinity<C> ? C{0} : next;
-        const C ours = exp2<C>(broadcast<C>(all.largest[i] - base))[0];
-        const C theirs = exp2<C>(broadcast<C>(part.largest[i] - base))[0];
-        all.largest[i] = next;
-        all.total[i] = ours * all.total[i] + theirs * part.total[i];
+        const C largest[2] = {all.softmax[i].largest, part.softmax[i].largest};
+        const C next = largest[0] > largest[1] ? largest[0] : largest[1], base = next == -kInfinity<C> ? C{0} : next;
+        const C ours = exp2<C>(broadcast<C>(largest[0] - base))[0];
+        const C theirs = exp2<C>(broadcast<C>(largest[1] - base))[0];
+        all.softmax[i] = {next, ours * all.softmax[i].total + theirs * part.softmax[i].total};
         for (int64_t d = i * width_; d < (i + 1) * width_; d += kLanes<C>) {
           store(all.out + d, ours * load(all.out + d) + theirs * load(part.out + d));
         }
@@ -269,10 +264,9 @@ class AttentionDecodePass {
       const int64_t head = kv_head * (s_.heads / s_.kv_heads) + i / s_.queries, query = i % s_.queries;
       const Range seen = row.visible(query);
       const bool sees = seen.begin < seen.end;
-      *head_of<C>(a_.lse, lse_strides, row.index, head, query).data =
-          sees ? log_sum(sums.largest[i], sums.total[i]) : -kInfinity<C>;
+      *head_of<C>(a_.lse, lse_strides, row.index, head, query).data = sees ? log_sum(sums.softmax[i]) : -kInfinity<C>;
       const Matrix<T> out = head_of<T>(a_.out, a_.out_strides, row.index, head, query);
-      write_rows<T>(sums.out + i * width_, width_, 1, s_.head_size, sees ? C{1} / sums.total[i] : C{0}, out);
+      write_rows<T>(sums.out + i * width_, width_, 1, s_.head_size, sees ? C{1} / sums.softmax[i].total : C{0}, out);
     }
   }
 

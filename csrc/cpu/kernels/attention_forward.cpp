@@ -39,6 +39,14 @@ template <typename T>
 class AttentionForwardPass {
   typedef Computed<T> C;
 
+  // One query head of one row.
+  struct QueryHead {
+    const Row& row;
+    int64_t head;
+    ScoreChange<T> change;
+    Dropout dropout;
+  };
+
  public:
   explicit AttentionForwardPass(const AttentionForward& arguments)
       : a_(arguments),
@@ -47,19 +55,20 @@ class AttentionForwardPass {
         lse_strides_(contiguous(arguments.scores, s_.heads, s_.queries, 1)) {}
 
   void run() {
-    const int64_t heads = s_.batch * s_.kv_heads, tiles = (s_.queries + kTileRows - 1) / kTileRows;
+    const int64_t heads = s_.batch * s_.kv_heads;
     if (s_.batch * s_.heads * s_.queries == 0) return;
+    const AttentionSizes row = largest_row(s_, a_.scores);
     const double scores =
-        static_cast<double>(s_.batch * s_.heads) * static_cast<double>(s_.queries) * static_cast<double>(s_.keys);
+        static_cast<double>(s_.batch * s_.heads) * static_cast<double>(row.queries) * static_cast<double>(row.keys);
     const int threads = threads_for(2.0 * scores * static_cast<double>(s_.head_size));
     // Packing is repeated for every run, so heads are cut into several only where there are too few of them.
-    const int64_t runs = clamp((2 * threads + heads - 1) / heads, 1, threads == 1 ? 1 : tiles);
-    const int64_t size = round_up(ForwardScratch<C>::size(s_), kPanel);
+    const int64_t runs = clamp((2 * threads + heads - 1) / heads, 1, threads == 1 ? 1 : row.queries / kTileRows + 1);
+    const int64_t size = round_up(ForwardScratch<C>::size(row), kPanel);
     const Workspace workspace(static_cast<size_t>(threads) * size * sizeof(C));
     C* memory = static_cast<C*>(workspace.data());
     parallel_items(heads * runs, threads, [=, this](int64_t item, int thread) {
       // Later runs of a causal head are longer: hand them out first.
-      run_head(item / runs, runs - 1 - item % runs, runs, ForwardScratch<C>(memory + thread * size, s_));
+      run_head(item / runs, runs - 1 - item % runs, runs, ForwardScratch<C>(memory + thread * size, row));
     });
   }
 
@@ -75,58 +84,64 @@ class AttentionForwardPass {
     pack_keys(k, keys.end - keys.begin, s_.head_size, scratch.keys);
     copy_rows(v, keys.end - keys.begin, s_.head_size, C{1}, scratch.values, width_);
     for (int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {
+      const QueryHead h = {row, head, ScoreChange<T>(a_.scores, row, head),
+                           Dropout(a_.scores, row.index, s_.heads, head)};
       for (int64_t first = queries.begin; first < queries.end; first += kTileRows) {
-        run_tile(row, head, {first, smaller(first + kTileRows, queries.end)}, keys.begin, scratch);
+        run_tile(h, {first, smaller(first + kTileRows, queries.end)}, keys.begin, scratch);
       }
     }
   }
 
   // A tile of queries against all the keys that they see; `packed`: the first key in scratch.
-  void run_tile(const Row& row, int64_t head, Range queries, int64_t packed, const ForwardScratch<C>& scratch) const {
+  void run_tile(const QueryHead& h, Range queries, int64_t packed, const ForwardScratch<C>& scratch) const {
     const int64_t count = queries.end - queries.begin;
-    copy_rows(head_of<T>(a_.q, a_.q_strides, row.index, head, row.first_query + queries.begin), count, s_.head_size,
-              static_cast<C>(query_scale(a_.scores)), scratch.q, width_);
-    fill(scratch.out, {0, count * width_}, C{0});
-    C largest[kTileRows], total[kTileRows];
-    fill(largest, {0, kTileRows}, -kInfinity<C>);
-    fill(total, {0, kTileRows}, C{0});
-    const Range keys = row.visible(queries);
+    const Matrix<const T> q = head_of<T>(a_.q, a_.q_strides, h.row.index, h.head, h.row.first_query + queries.begin);
+    copy_rows(q, count, s_.head_size, static_cast<C>(query_scale(a_.scores)), scratch.q, width_);
+    const Range keys = h.row.visible(queries);
+    SoftmaxSums<C> sums[kTileRows];
     for (int64_t key = keys.begin; key < keys.end; key += kKeyBlock) {
       const int64_t seen = smaller(keys.end - key, kKeyBlock), columns = round_up(seen, kLanes<C>);
       multiply_panels<C>(count, columns, s_.head_size, {scratch.q, width_, 1},
                          scratch.keys + (key - packed) * s_.head_size, scratch.scores, kKeyBlock);
-      for (int64_t i = 0; i < count; ++i) {
-        weigh(row, head, queries.begin + i, key, columns, scratch.scores + i * kKeyBlock, scratch.out + i * width_,
-              largest[i], total[i]);
-      }
+      const bool first = key == keys.begin;
+      weigh(h, queries, key, columns, scratch, sums, first);
       multiply<C>(count, width_, seen, {scratch.scores, kKeyBlock, 1}, scratch.values + (key - packed) * width_, width_,
-                  scratch.out, width_, true);
+                  scratch.out, width_, !first);
     }
-    finish(row, head, queries, largest, total, scratch.out);
+    finish(h, queries, sums, scratch.out);
   }
 
-  // Scores of one query to weights; what it has summed so far shrinks to fit.
-  WORDKILN_INLINE void weigh(const Row& row, int64_t head, int64_t query, int64_t key, int64_t columns, C* scores,
-                             C* out, C& largest, C& total) const {
-    const ScoreChange<T> change(a_.scores, row, head, query);
-    if (change.any()) change.apply(scores, columns, key, row.keys);
-    const C shrink = online_softmax(scores, within(row.visible(query), key, columns), columns, largest, total);
-    if (shrink != C{1}) {
-      for (int64_t d = 0; d < width_; d += kLanes<C>) store(out + d, shrink * load(out + d));
+  // Scores to weights; what the queries have summed so far shrinks to fit.
+  WORDKILN_INLINE void weigh(const QueryHead& h, Range queries, int64_t key, int64_t columns,
+                             const ForwardScratch<C>& scratch, SoftmaxSums<C>* sums, bool first) const {
+    const int64_t count = queries.end - queries.begin;
+    // One step of all rows after the other: the rows' chains of dependent operations then overlap.
+    for (int64_t i = 0; i < count; ++i) {
+      C* scores = scratch.scores + i * kKeyBlock;
+      if (h.change.any()) h.change.apply(scores, columns, queries.begin + i, key);
+      mask(scores, within(h.row.visible(queries.begin + i), key, columns), columns, -kInfinity<C>);
     }
-    const Dropout dropout(a_.scores, row.index, s_.heads, head);
-    if (dropout.any()) dropout.apply(scores, query, key, columns);
+    for (int64_t i = 0; i < count; ++i) {
+      const C shrink = add_largest(scratch.scores + i * kKeyBlock, columns, sums[i]);
+      if (shrink != C{1} && !first) scale_row(scratch.out + i * width_, width_, shrink);
+    }
+    for (int64_t i = 0; i < count; ++i) {
+      C* scores = scratch.scores + i * kKeyBlock;
+      add_weights(scores, columns, sums[i]);
+      if (h.dropout.any()) h.dropout.apply(scores, queries.begin + i, key, columns);
+    }
   }
 
-  void finish(const Row& row, int64_t head, Range queries, const C* largest, const C* total, const C* sums) const {
-    C* lse = head_of<C>(a_.lse, lse_strides_, row.index, head, row.first_query).data;
-    const Matrix<T> out = head_of<T>(a_.out, a_.out_strides, row.index, head, row.first_query);
+  void finish(const QueryHead& h, Range queries, const SoftmaxSums<C>* sums, C* rows) const {
+    C* lse = head_of<C>(a_.lse, lse_strides_, h.row.index, h.head, h.row.first_query).data;
+    const Matrix<T> out = head_of<T>(a_.out, a_.out_strides, h.row.index, h.head, h.row.first_query);
     for (int64_t query = queries.begin; query < queries.end; ++query) {
       const int64_t i = query - queries.begin;
-      const Range seen = row.visible(query);
+      const Range seen = h.row.visible(query);
       const bool sees = seen.begin < seen.end;
-      lse[query] = sees ? log_sum(largest[i], total[i]) : -kInfinity<C>;
-      write_rows<T>(sums + i * width_, width_, 1, s_.head_size, sees ? C{1} / total[i] : C{0}, {out[query], 0});
+      if (!sees) fill(rows + i * width_, width_, C{0});
+      write_rows<T>(rows + i * width_, width_, 1, s_.head_size, sees ? C{1} / sums[i].total : C{0}, {out[query], 0});
+      lse[query] = sees ? log_sum(sums[i]) : -kInfinity<C>;
     }
   }
 

@@ -19,84 +19,117 @@ inline double query_scale(const AttentionScores& scores) {
   return scores.soft_cap > 0 ? scores.scale / scores.soft_cap : scores.scale * kLog2E;
 }
 
-// What one query's scores become before the softmax. Cheap to build; nothing to do for plain attention.
+// What the scores of a query head become before the softmax.
 template <typename T, typename C = Computed<T>>
 struct ScoreChange {
+  const Row& row;
   C cap;          // log2(e) * soft_cap, or 0
-  const T* bias;  // of key 0, or null
-  bool bias_by_key;
+  const T* bias;  // of query 0 and key 0, or null
+  AttentionBiasStrides bias_strides;
   C slope;  // log2(e) * slope
-  int64_t position;
 
-  ScoreChange(const AttentionScores& scores, const Row& row, int64_t head, int64_t query)
-      : cap(static_cast<C>(scores.soft_cap * kLog2E)),
+  ScoreChange(const AttentionScores& scores, const Row& row_, int64_t head)
+      : row(row_),
+        cap(static_cast<C>(scores.soft_cap * kLog2E)),
         bias(static_cast<const T*>(scores.bias)),
-        bias_by_key(scores.bias_strides.key != 0),
-        slope(scores.slopes == nullptr ? C{0} : static_cast<C>(scores.slopes[head] * kLog2E)),
-        position(row.position(query)) {
-    const AttentionBiasStrides& s = scores.bias_strides;
-    if (bias != nullptr) bias += row.index * s.batch + head * s.head + query * s.row;
+        bias_strides(scores.bias_strides),
+        slope(scores.slopes == nullptr ? C{0} : static_cast<C>(scores.slopes[head] * kLog2E)) {
+    if (bias != nullptr) bias += row.index * bias_strides.batch + head * bias_strides.head;
   }
 
   bool any() const { return cap != 0 || bias != nullptr || slope != 0; }
 
-  // The scores of kLanes keys from `key` on, after the cap. Reads bias of the first `keys` only.
-  WORDKILN_INLINE Vec<C> add_bias(Vec<C> x, int64_t key, int64_t keys) const {
+  // To a query's scores, after the cap, of kLanes keys from `key` on.
+  WORDKILN_INLINE Vec<C> add_bias(Vec<C> x, int64_t query, int64_t key) const {
     if (bias != nullptr) {
-      const int lanes = static_cast<int>(clamp(keys - key, 0, kLanes<C>));
-      x += static_cast<C>(kLog2E) * (bias_by_key ? load(bias + key, lanes) : broadcast<C>(widen(*bias)));
+      const T* own = bias + query * bias_strides.row;
+      const int lanes = static_cast<int>(clamp(row.keys - key, 0, kLanes<C>));
+      x += static_cast<C>(kLog2E) * (bias_strides.key != 0 ? load(own + key, lanes) : broadcast<C>(widen(*own)));
     }
     if (slope != 0) {
-      Vec<C> distance = broadcast(static_cast<C>(key - position));
-      for (int i = 0; i < kLanes<C>; ++i) distance[i] += static_cast<C>(i);
+      const Vec<C> distance =
+          __builtin_convertvector(lane_numbers<C>(), Vec<C>) + static_cast<C>(key - row.position(query));
       x -= slope * (distance < C{0} ? -distance : distance);
     }
     return x;
   }
 
-  // Of `columns` keys from `key` on; the row has `keys`.
-  void apply(C* scores, int64_t columns, int64_t key, int64_t keys) const {
+  // To a query's scores of `columns` keys from `key` on.
+  void apply(C* scores, int64_t columns, int64_t query, int64_t key) const {
     for (int64_t j = 0; j < columns; j += kLanes<C>) {
       Vec<C> x = load(scores + j);
       if (cap != 0) x = cap * tanh<C>(x);
-      store(scores + j, add_bias(x, key + j, keys));
+      store(scores + j, add_bias(x, query, key + j));
     }
   }
 };
 
 template <typename C>
-void fill(C* x, Range range, C value) {
-  for (int64_t i = range.begin; i < range.end; ++i) x[i] = value;
+void fill(C* x, int64_t count, C value) {
+  for (int64_t i = 0; i < count; ++i) x[i] = value;
 }
 
-// Turns one query's scores in a tile of `columns` keys, of which it sees `seen`, into weights. Returns the factor by
-// which what was summed before must shrink.
+// x[j] = value for the j of whole vectors up to `columns` that are not in `seen`.
 template <typename C>
-WORDKILN_INLINE C online_softmax(C* scores, Range seen, int64_t columns, C& largest_so_far, C& total) {
-  fill(scores, {0, seen.begin}, -kInfinity<C>);
-  fill(scores, {seen.end, columns}, -kInfinity<C>);
+WORDKILN_INLINE void mask(C* x, Range seen, int64_t columns, C value) {
+  typedef typename Simd<C>::Int Int;
+  const auto edge = [=](int64_t j) {
+    const Int at = lane_numbers<C>();
+    const Int begin = Int{} + static_cast<int>(seen.begin - j), end = Int{} + static_cast<int>(seen.end - j);
+    store(x + j, ((at >= begin) & (at < end)) ? load(x + j) : broadcast(value));
+  };
+  for (int64_t j = 0; j < seen.begin; j += kLanes<C>) edge(j);
+  for (int64_t j = seen.end / kLanes<C> * kLanes<C>; j < columns; j += kLanes<C>) edge(j);
+}
+
+// What a query has summed of its softmax so far.
+template <typename C>
+struct SoftmaxSums {
+  C largest = -kInfinity<C>;  // of the scores
+  C total = 0;                // of exp(score - largest)
+};
+
+// Takes the scores of `columns` keys into account; scores that count not must be -inf. Returns the factor by which
+// what was summed before must shrink.
+template <typename C>
+WORDKILN_INLINE C add_largest(const C* scores, int64_t columns, SoftmaxSums<C>& sums) {
   Vec<C> top = broadcast<C>(-kInfinity<C>);
   for (int64_t j = 0; j < columns; j += kLanes<C>) top = max<C>(load(scores + j), top);
   const C tile_largest = largest<C>(top);
-  const C next = tile_largest > largest_so_far ? tile_largest : largest_so_far;
-  // Before the first visible score -inf - -inf would be NaN.
-  const C base = next == -kInfinity<C> ? C{0} : next;
-  const C shrink = largest_so_far == next ? C{1} : exp2<C>(broadcast<C>(largest_so_far - base))[0];
-  Vec<C> sums = {};
-  for (int64_t j = 0; j < columns; j += kLanes<C>) {
-    const Vec<C> weights = exp2<C>(load(scores + j) - base);
-    sums += weights;
-    store(scores + j, weights);
-  }
-  largest_so_far = next;
-  total = total * shrink + sum<C>(sums);
+  if (!(tile_largest > sums.largest)) return 1;
+  const C shrink = exp2<C>(broadcast<C>(sums.largest - tile_largest))[0];
+  sums.largest = tile_largest;
+  sums.total *= shrink;
   return shrink;
 }
 
+// Turns scores into weights.
+template <typename C>
+WORDKILN_INLINE void add_weights(C* scores, int64_t columns, SoftmaxSums<C>& sums) {
+  // Before the first visible score -inf - -inf would be NaN.
+  const C base = sums.largest == -kInfinity<C> ? C{0} : sums.largest;
+  Vec<C> totals = {};
+  for (int64_t j = 0; j < columns; j += kLanes<C>) {
+    const Vec<C> weights = exp2<C>(load(scores + j) - base);
+    totals += weights;
+    store(scores + j, weights);
+  }
+  sums.total += sum<C>(totals);
+}
+
+template <typename C>
+WORDKILN_INLINE void scale_row(C* x, int64_t width, C factor) {
+  for (int64_t d = 0; d < width; d += kLanes<C>) store(x + d, factor * load(x + d));
+}
+
+inline float log2_of(float x) { return __builtin_log2f(x); }
+
+inline double log2_of(double x) { return __builtin_log2(x); }
+
 // The natural log of a softmax's denominator.
 template <typename C>
-C log_sum(C largest, C total) {
-  return static_cast<C>(kLn2) * (largest + static_cast<C>(__builtin_log2(total)));
+C log_sum(const SoftmaxSums<C>& sums) {
+  return static_cast<C>(kLn2) * (sums.largest + log2_of(sums.total));
 }
 
 // Which weights of a query are dropped: a function of the seed, the query and the key alone.

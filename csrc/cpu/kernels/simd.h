@@ -258,6 +258,17 @@ WORDKILN_INLINE Vec<T> sum_each(Vec<T> (&x)[kLanes<T>]) {
   return x[0];
 }
 
+template <typename T, int... I>
+WORDKILN_INLINE typename Simd<T>::Int numbers(Indices<I...>) {
+  return typename Simd<T>::Int{I...};
+}
+
+// 0, 1, 2, ...
+template <typename T>
+WORDKILN_INLINE typename Simd<T>::Int lane_numbers() {
+  return numbers<T>(typename MakeIndices<kLanes<T>>::Type{});
+}
+
 // to[j * to_row + i] = from[i * from_row + j] for a square of kLanes: log2(kLanes) rounds of a perfect shuffle of rows.
 template <typename Stored, typename T = Computed<Stored>>
 WORDKILN_INLINE void transpose_square(const Stored* from, int64_t from_row, T* to, int64_t to_row) {

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from typing import Literal, overload
 
 import torch
 from torch import Tensor
@@ -15,6 +17,40 @@ from wordkiln.ops._checks import check_tensor, kernel_lacks, warn_once
 _LARGEST_HEAD = 256
 
 
+@overload
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    causal: bool = ...,
+    window: int | None = ...,
+    key_lengths: Tensor | None = ...,
+    bias: Tensor | None = ...,
+    scale: float | None = ...,
+    dropout: float = ...,
+    *,
+    slopes: Tensor | None = ...,
+    soft_cap: float | None = ...,
+    return_lse: Literal[False] = ...,
+    seed: Tensor | None = ...,
+) -> Tensor: ...
+@overload
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    causal: bool = ...,
+    window: int | None = ...,
+    key_lengths: Tensor | None = ...,
+    bias: Tensor | None = ...,
+    scale: float | None = ...,
+    dropout: float = ...,
+    *,
+    return_lse: Literal[True],
+    slopes: Tensor | None = ...,
+    soft_cap: float | None = ...,
+    seed: Tensor | None = ...,
+) -> tuple[Tensor, Tensor]: ...
 def attention(
     q: Tensor,
     k: Tensor,
@@ -94,6 +130,40 @@ def attention(
     return both if return_lse else both[0]
 
 
+@overload
+def attention_varlen(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cu_seqlens: Tensor,
+    cu_seqlens_k: Tensor | None = ...,
+    causal: bool = ...,
+    window: int | None = ...,
+    scale: float | None = ...,
+    dropout: float = ...,
+    *,
+    slopes: Tensor | None = ...,
+    soft_cap: float | None = ...,
+    return_lse: Literal[False] = ...,
+    seed: Tensor | None = ...,
+) -> Tensor: ...
+@overload
+def attention_varlen(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cu_seqlens: Tensor,
+    cu_seqlens_k: Tensor | None = ...,
+    causal: bool = ...,
+    window: int | None = ...,
+    scale: float | None = ...,
+    dropout: float = ...,
+    *,
+    return_lse: Literal[True],
+    slopes: Tensor | None = ...,
+    soft_cap: float | None = ...,
+    seed: Tensor | None = ...,
+) -> tuple[Tensor, Tensor]: ...
 def attention_varlen(
     q: Tensor,
     k: Tensor,
@@ -153,12 +223,13 @@ def attention_varlen(
     if lacks is not None:
         warn_once("attention_varlen", lacks)
         out, lse = reference.attention_varlen(
-            q, k, v, *offsets, causal, window, scale, dropout, slopes=slopes, soft_cap=soft_cap, seed=seed
+            q, k, v, offsets[0], offsets[1], causal, window, scale, dropout, slopes=slopes, soft_cap=soft_cap, seed=seed
         )
     else:
         out, lse = attention_kernel(
-            q, k, v, None, None, slopes, seed, *offsets, causal, window or 0, scale, soft_cap or 0.0, dropout
-        )
+            q, k, v, None, None, slopes, seed, offsets[0], offsets[1],
+            causal, window or 0, scale, soft_cap or 0.0, dropout,
+        )  # fmt: skip
     out = out.squeeze(0).transpose(0, 1)
     return (out, lse.squeeze(0)) if return_lse else out
 
@@ -241,5 +312,5 @@ def _check_offsets(name: str, offsets: Tensor, total: int) -> None:
     if torch.compiler.is_compiling():
         return  # the kernel checks the values as well
     values = offsets.tolist()
-    if values[0] != 0 or values[-1] != total or any(a > b for a, b in zip(values[:-1], values[1:], strict=True)):
+    if values[0] != 0 or values[-1] != total or any(a > b for a, b in itertools.pairwise(values)):
         raise ArgumentError(f"{name}: must rise from 0 to {total}")
