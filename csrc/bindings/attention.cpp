@@ -17,6 +17,7 @@ constexpr int64_t kLargestHead = 256;
 
 using Sizes = std::tuple<int64_t, int64_t, int64_t, int64_t, int64_t, int64_t>;
 using Strides = std::tuple<int64_t, int64_t, int64_t>;
+using BiasStrides = std::tuple<int64_t, int64_t, int64_t, int64_t>;
 
 AttentionSizes to_sizes(const Sizes& sizes) {
   const auto [batch, heads, kv_heads, queries, keys, head_size] = sizes;
@@ -36,6 +37,12 @@ AttentionStrides to_strides(const Strides& strides) {
   return {std::get<0>(strides), std::get<1>(strides), std::get<2>(strides)};
 }
 
+AttentionBiasStrides to_bias_strides(const BiasStrides& strides) {
+  const auto [batch, head, row, key] = strides;
+  if (key != 0 && key != 1) throw std::invalid_argument("bias: its last stride must be 0 or 1");
+  return {batch, head, row, key};
+}
+
 const int64_t* to_lengths(uintptr_t address, const AttentionSizes& sizes) {
   const int64_t* lengths = reinterpret_cast<const int64_t*>(address);
   for (int64_t row = 0; lengths != nullptr && row < sizes.batch; ++row) {
@@ -47,25 +54,96 @@ const int64_t* to_lengths(uintptr_t address, const AttentionSizes& sizes) {
   return lengths;
 }
 
+const int64_t* to_offsets(const char* name, uintptr_t address, int64_t batch, int64_t total) {
+  const int64_t* offsets = reinterpret_cast<const int64_t*>(address);
+  if (offsets == nullptr) return nullptr;
+  bool rises = offsets[0] == 0 && offsets[batch] == total;
+  for (int64_t row = 0; row < batch; ++row) rises = rises && offsets[row] <= offsets[row + 1];
+  if (!rises) throw std::invalid_argument(std::string(name) + ": must rise from 0 to " + std::to_string(total));
+  return offsets;
+}
+
+// The arguments that both passes have behind `causal` and `scale`.
+struct More {
+  int64_t window;
+  double soft_cap;
+  uintptr_t bias;
+  BiasStrides bias_strides;
+  uintptr_t slopes;
+  double dropout;
+  uint64_t seed;
+  uint32_t offset;
+  uintptr_t query_offsets, key_offsets;
+};
+
+AttentionScores to_scores(const AttentionSizes& s, uintptr_t key_lengths, bool causal, double scale, const More& more) {
+  if (more.window < 0) throw std::invalid_argument("window=" + std::to_string(more.window) + ": must be at least 0");
+  if (!(more.soft_cap >= 0)) throw std::invalid_argument("soft_cap: must be at least 0");
+  if (!(more.dropout >= 0 && more.dropout < 1)) throw std::invalid_argument("dropout: must be at least 0 and below 1");
+  if ((more.query_offsets == 0) != (more.key_offsets == 0)) {
+    throw std::invalid_argument("query_offsets, key_offsets: must be given together");
+  }
+  if (more.query_offsets != 0 && (key_lengths != 0 || more.bias != 0)) {
+    throw std::invalid_argument("query_offsets: must come without key_lengths and bias");
+  }
+  return {
+      .key_lengths = to_lengths(key_lengths, s),
+      .query_offsets = to_offsets("query_offsets", more.query_offsets, s.batch, s.queries),
+      .key_offsets = to_offsets("key_offsets", more.key_offsets, s.batch, s.keys),
+      .causal = causal,
+      .window = more.window,
+      .scale = scale,
+      .soft_cap = more.soft_cap,
+      .bias = to_pointer("bias", more.bias, 0),
+      .bias_strides = to_bias_strides(more.bias_strides),
+      .slopes = reinterpret_cast<const double*>(more.slopes),
+      .dropout = more.dropout,
+      .seed = more.seed,
+      .offset = more.offset,
+  };
+}
+
+// How many elements the pointers must lead to; packed rows of the batch share one long row.
+int64_t elements(const AttentionSizes& s, bool packed, int64_t heads, int64_t rows) {
+  return (packed && s.batch > 0 ? 1 : s.batch) * heads * rows;
+}
+
+AttentionPages to_pages(uintptr_t table, int64_t pages, int64_t page_size, const AttentionSizes& s, const More& more) {
+  if (table == 0) return {nullptr, 0, 0};
+  if (page_size < 1) throw std::invalid_argument("page_size=" + std::to_string(page_size) + ": must be at least 1");
+  if (pages < 0 || pages < (s.keys + page_size - 1) / page_size) {
+    throw std::invalid_argument("page_table: its " + std::to_string(pages) + " pages a row must hold " +
+                                std::to_string(s.keys) + " keys");
+  }
+  if (more.query_offsets != 0 || more.dropout != 0) {
+    throw std::invalid_argument("page_table: must come without query_offsets and dropout");
+  }
+  return {reinterpret_cast<const int64_t*>(table), pages, page_size};
+}
+
 void forward(const std::string& dtype, uintptr_t q, uintptr_t k, uintptr_t v, uintptr_t out, uintptr_t lse,
              uintptr_t key_lengths, const Sizes& sizes, const Strides& q_strides, const Strides& k_strides,
-             const Strides& v_strides, const Strides& out_strides, bool causal, double scale) {
+             const Strides& v_strides, const Strides& out_strides, bool causal, double scale, int64_t window,
+             double soft_cap, uintptr_t bias, const BiasStrides& bias_strides, uintptr_t slopes, double dropout,
+             uint64_t seed, uint32_t offset, uintptr_t query_offsets, uintptr_t key_offsets, uintptr_t page_table,
+             int64_t pages, int64_t page_size) {
   const AttentionSizes s = to_sizes(sizes);
-  const int64_t rows = s.batch * s.heads * s.queries, keys = s.batch * s.kv_heads * s.keys;
+  const More more = {window, soft_cap, bias, bias_strides, slopes, dropout, seed, offset, query_offsets, key_offsets};
+  const int64_t rows = elements(s, query_offsets != 0, s.heads, s.queries);
+  const int64_t keys = elements(s, key_offsets != 0, s.kv_heads, s.keys);
   const AttentionForward arguments = {
       .q = to_pointer("q", q, rows),
       .k = to_pointer("k", k, keys),
       .v = to_pointer("v", v, keys),
       .out = to_pointer("out", out, rows),
       .lse = to_pointer("lse", lse, rows),
-      .key_lengths = to_lengths(key_lengths, s),
       .sizes = s,
       .q_strides = to_strides(q_strides),
       .k_strides = to_strides(k_strides),
       .v_strides = to_strides(v_strides),
       .out_strides = to_strides(out_strides),
-      .causal = causal,
-      .scale = scale,
+      .scores = to_scores(s, key_lengths, causal, scale, more),
+      .pages = to_pages(page_table, pages, page_size, s, more),
   };
   const DType type = parse_dtype(dtype);
   const py::gil_scoped_release release;
@@ -75,9 +153,14 @@ void forward(const std::string& dtype, uintptr_t q, uintptr_t k, uintptr_t v, ui
 void backward(const std::string& dtype, uintptr_t q, uintptr_t k, uintptr_t v, uintptr_t out, uintptr_t lse,
               uintptr_t grad_out, uintptr_t grad_q, uintptr_t grad_k, uintptr_t grad_v, uintptr_t key_lengths,
               const Sizes& sizes, const Strides& q_strides, const Strides& k_strides, const Strides& v_strides,
-              const Strides& out_strides, const Strides& grad_out_strides, bool causal, double scale) {
+              const Strides& out_strides, const Strides& grad_out_strides, bool causal, double scale, int64_t window,
+              double soft_cap, uintptr_t bias, const BiasStrides& bias_strides, uintptr_t slopes, double dropout,
+              uint64_t seed, uint32_t offset, uintptr_t query_offsets, uintptr_t key_offsets, uintptr_t grad_lse,
+              uintptr_t grad_bias, const BiasStrides& grad_bias_strides) {
   const AttentionSizes s = to_sizes(sizes);
-  const int64_t rows = s.batch * s.heads * s.queries, keys = s.batch * s.kv_heads * s.keys;
+  const More more = {window, soft_cap, bias, bias_strides, slopes, dropout, seed, offset, query_offsets, key_offsets};
+  const int64_t rows = elements(s, query_offsets != 0, s.heads, s.queries);
+  const int64_t keys = elements(s, key_offsets != 0, s.kv_heads, s.keys);
   const AttentionBackward arguments = {
       .q = to_pointer("q", q, rows),
       .k = to_pointer("k", k, keys),
@@ -85,18 +168,19 @@ void backward(const std::string& dtype, uintptr_t q, uintptr_t k, uintptr_t v, u
       .out = to_pointer("out", out, rows),
       .lse = to_pointer("lse", lse, rows),
       .grad_out = to_pointer("grad_out", grad_out, rows),
+      .grad_lse = to_pointer("grad_lse", grad_lse, 0),
       .grad_q = to_pointer("grad_q", grad_q, rows),
       .grad_k = to_pointer("grad_k", grad_k, keys),
       .grad_v = to_pointer("grad_v", grad_v, keys),
-      .key_lengths = to_lengths(key_lengths, s),
+      .grad_bias = to_pointer("grad_bias", grad_bias, 0),
+      .grad_bias_strides = to_bias_strides(grad_bias_strides),
       .sizes = s,
       .q_strides = to_strides(q_strides),
       .k_strides = to_strides(k_strides),
       .v_strides = to_strides(v_strides),
       .out_strides = to_strides(out_strides),
       .grad_out_strides = to_strides(grad_out_strides),
-      .causal = causal,
-      .scale = scale,
+      .scores = to_scores(s, key_lengths, causal, scale, more),
   };
   const DType type = parse_dtype(dtype);
   const py::gil_scoped_release release;
@@ -106,13 +190,21 @@ void backward(const std::string& dtype, uintptr_t q, uintptr_t k, uintptr_t v, u
 }  // namespace
 
 void register_attention(py::module_& m) {
+  const BiasStrides none = {0, 0, 0, 0};
   m.def("attention_forward", &forward, py::arg("dtype"), py::arg("q"), py::arg("k"), py::arg("v"), py::arg("out"),
         py::arg("lse"), py::arg("key_lengths"), py::arg("sizes"), py::arg("q_strides"), py::arg("k_strides"),
-        py::arg("v_strides"), py::arg("out_strides"), py::arg("causal"), py::arg("scale"));
+        py::arg("v_strides"), py::arg("out_strides"), py::arg("causal"), py::arg("scale"), py::arg("window") = 0,
+        py::arg("soft_cap") = 0.0, py::arg("bias") = 0, py::arg("bias_strides") = none, py::arg("slopes") = 0,
+        py::arg("dropout") = 0.0, py::arg("seed") = 0, py::arg("offset") = 0, py::arg("query_offsets") = 0,
+        py::arg("key_offsets") = 0, py::arg("page_table") = 0, py::arg("pages") = 0, py::arg("page_size") = 0);
   m.def("attention_backward", &backward, py::arg("dtype"), py::arg("q"), py::arg("k"), py::arg("v"), py::arg("out"),
         py::arg("lse"), py::arg("grad_out"), py::arg("grad_q"), py::arg("grad_k"), py::arg("grad_v"),
         py::arg("key_lengths"), py::arg("sizes"), py::arg("q_strides"), py::arg("k_strides"), py::arg("v_strides"),
-        py::arg("out_strides"), py::arg("grad_out_strides"), py::arg("causal"), py::arg("scale"));
+        py::arg("out_strides"), py::arg("grad_out_strides"), py::arg("causal"), py::arg("scale"), py::arg("window") = 0,
+        py::arg("soft_cap") = 0.0, py::arg("bias") = 0, py::arg("bias_strides") = none, py::arg("slopes") = 0,
+        py::arg("dropout") = 0.0, py::arg("seed") = 0, py::arg("offset") = 0, py::arg("query_offsets") = 0,
+        py::arg("key_offsets") = 0, py::arg("grad_lse") = 0, py::arg("grad_bias") = 0,
+        py::arg("grad_bias_strides") = none);
 }
 
 }  // namespace wordkiln::bindings

@@ -39,6 +39,43 @@ def attention(dtype: str) -> dict[str, np.ndarray]:
     return dict(zip(("out", "lse", "grad_q", "grad_k", "grad_v"), (out, lse, *grads), strict=True))
 
 
+def changed_attention(dtype: str) -> dict[str, np.ndarray]:
+    """With everything that changes scores, and with one query: other paths through the kernel."""
+    batch, heads, kv_heads, queries, keys, size = sizes = (2, 4, 2, 53, 131, 37)
+    random = np.random.default_rng(3)
+    stored = (lambda x: (x.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)) if dtype == "bfloat16" else None
+    computed = "float32" if dtype == "bfloat16" else dtype
+
+    def draw(*shape):
+        x = random.standard_normal(shape)
+        return x.astype(dtype) if stored is None else stored(x)
+
+    q, grad_out = (draw(batch, heads, queries, size) for _ in range(2))
+    k, v, bias = draw(batch, kv_heads, keys, size), draw(batch, kv_heads, keys, size), draw(1, heads, queries, keys)
+    slopes = random.random(heads)
+    out, lse = np.empty_like(q), np.empty((batch, heads, queries), computed)
+    grads, grad_bias = [np.empty_like(x) for x in (q, k, v)], np.zeros(bias.shape, computed)
+    rows, columns = (heads * queries * size, queries * size, size), (kv_heads * keys * size, keys * size, size)
+    biases = (0, queries * keys, keys, 1)
+    changes = {"window": 70, "soft_cap": 3.0, "bias": address(bias), "bias_strides": biases, "slopes": address(slopes)}
+    changes |= {"dropout": 0.25, "seed": 2**40 + 3, "offset": 9}
+    inputs = [*map(address, (q, k, v, out, lse)), 0, sizes, rows, columns, columns, rows, True, 0.2]
+    _kernels.attention_forward(dtype, *inputs, **changes)
+    pointers = (*map(address, (q, k, v, out, lse, grad_out, *grads)), 0)
+    _kernels.attention_backward(
+        dtype, *pointers, sizes, rows, columns, columns, rows, rows, True, 0.2, **changes,
+        grad_bias=address(grad_bias), grad_bias_strides=biases,
+    )  # fmt: skip
+    step, step_lse = np.empty((batch, heads, 1, size), q.dtype), np.empty((batch, heads, 1), computed)
+    inputs = [*map(address, (q, k, v, step, step_lse)), 0, (batch, heads, kv_heads, 1, keys, size)]
+    _kernels.attention_forward(dtype, *inputs, rows, columns, columns, (heads * size, size, size), True, 0.2)
+    found = {"out": out, "grad_q": grads[0], "grad_k": grads[1], "grad_v": grads[2], "step": step}
+    if stored is not None:  # as numbers again
+        found = {name: (x.astype(np.uint32) << 16).view(np.float32) for name, x in found.items()}
+    found |= {"lse": lse, "grad_bias": grad_bias, "step lse": step_lse}
+    return {f"changed {name}": value for name, value in found.items()}
+
+
 def lstm(dtype: str) -> dict[str, np.ndarray]:
     steps, batch, hidden = sizes = (6, 19, 45)
     random = np.random.default_rng(2)
@@ -84,5 +121,7 @@ if __name__ == "__main__":
     for dtype in ("float32", "float64"):
         for part in (attention, lstm, elementwise):
             results |= {f"{dtype} {name}": value for name, value in part(dtype).items()}
+    for dtype in ("float32", "float64", "bfloat16"):
+        results |= {f"{dtype} {name}": value for name, value in changed_attention(dtype).items()}
     results |= bfloat16()
     np.savez(sys.argv[1], isa=_kernels.current_isa(), **results)

@@ -41,6 +41,34 @@ def test_attention_refuses(arguments, message):
         attention(**arguments)
 
 
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"window": -1}, "window=-1"),
+        ({"soft_cap": float("nan")}, "soft_cap"),
+        ({"dropout": 1.0}, "dropout"),
+        ({"bias_strides": (0, 0, 0, 2)}, "last stride must be 0 or 1"),
+        ({"query_offsets": 64}, "must be given together"),
+        ({"page_table": 64}, "page_size=0"),
+        ({"page_table": 64, "page_size": 4, "pages": -1}, "-1 pages"),
+        ({"page_table": 64, "page_size": 4, "dropout": 0.5}, "without query_offsets and dropout"),
+    ],
+)
+def test_attention_refuses_changes_of_scores(more, message):
+    with pytest.raises(ArgumentError, match=message):
+        _kernels.attention_forward("float32", *(0,) * 6, (0, 1, 1, 0, 0, 1), ZERO, ZERO, ZERO, ZERO, True, 1.0, **more)
+
+
+def test_attention_refuses_offsets_that_do_not_rise():
+    offsets = np.array([0, 2, 1, 3])
+    address = offsets.ctypes.data
+    with pytest.raises(ArgumentError, match="query_offsets: must rise from 0 to 3"):
+        _kernels.attention_forward(
+            "float32", *(address,) * 5, 0, (3, 1, 1, 3, 3, 1), ZERO, ZERO, ZERO, ZERO, True, 1.0,
+            query_offsets=address, key_offsets=address,
+        )  # fmt: skip
+
+
 @pytest.mark.parametrize("length", [-1, 4])
 def test_attention_refuses_key_lengths_out_of_range(length):
     lengths = np.array([length])

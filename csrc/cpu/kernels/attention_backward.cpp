@@ -1,186 +1,244 @@
-// Recomputes the weights of each tile from the saved log-sum-exp (docs/attention.md). A work item is one key head with
-// all query heads that share it, so every gradient has one writer and no order depends on the threads.
-#include "cpu/kernels/attention.h"
+// Recomputes the weights of each tile from the saved log-sum-exp (docs/attention.md). A work item is one or more key
+// heads with all query heads that share them, so every gradient has one writer and no order depends on the threads.
+#include "cpu/kernels/attention_scores.h"
 #include "cpu/kernels/kernels.h"
-#include "cpu/kernels/math.h"
 #include "cpu/workspace.h"
 
 namespace wordkiln::cpu::WORDKILN_ISA {
 namespace {
 
+constexpr int64_t kQueryBlock = 48;  // queries that share a panel of keys while it lies in L1; a multiple of kTileRows
+
 // One thread's scratch; rows are padded to whole vectors.
-template <typename T>
+template <typename C>
 struct BackwardScratch {
-  T* keys_packed;
-  T* values_packed;
-  T* keys;      // [K][padded]
-  T* grad_k;    // [K][padded]
-  T* grad_v;    // [K][padded]
-  T* q;         // [S][padded], scaled
-  T* grad_out;  // [S][padded]
-  T* grad_q;    // [S][padded]
-  T* dots;      // [S] of out and grad_out
-  T* weights;   // [kQueryBlock][kKeyBlock]
-  T* grads;     // [kQueryBlock][kKeyBlock] of the scores
+  C* keys_packed;
+  C* values_packed;
+  C* keys;      // [K][padded]
+  C* grad_k;    // [K][padded]
+  C* grad_v;    // [K][padded]
+  C* q;         // [S][padded], scaled
+  C* grad_out;  // [S][padded]
+  C* grad_q;    // [S][padded]
+  C* dots;      // [S] of out and grad_out, less the gradient of the log-sum-exp
+  C* weights;   // [kQueryBlock][kPanel]
+  C* grads;     // [kQueryBlock][kPanel] of the scores
 
   static int64_t size(const AttentionSizes& s) {
-    const int64_t keys = round_up(s.keys, kKeyBlock), queries = round_up(s.queries, kKeyBlock);
-    return keys * (2 * s.head_size + 3 * padded<T>(s.head_size)) + queries * (3 * padded<T>(s.head_size) + 1) +
-           2 * kQueryBlock * kKeyBlock;
+    const int64_t keys = round_up(s.keys, kPanel), queries = round_up(s.queries, kPanel);
+    return keys * (2 * s.head_size + 3 * padded<C>(s.head_size)) + queries * (3 * padded<C>(s.head_size) + 1) +
+           2 * kQueryBlock * kPanel;
   }
 
-  BackwardScratch(T* memory, const AttentionSizes& s) {
-    const int64_t rows = round_up(s.keys, kKeyBlock), queries = round_up(s.queries, kKeyBlock);
-    const int64_t width = padded<T>(s.head_size);
-    keys_packed = memory;
-    values_packed = keys_packed + rows * s.head_size;
-    keys = values_packed + rows * s.head_size;
-    grad_k = keys + rows * width;
-    grad_v = grad_k + rows * width;
-    q = grad_v + rows * width;
-    grad_out = q + queries * width;
-    grad_q = grad_out + queries * width;
-    dots = grad_q + queries * width;
-    weights = dots + queries;
-    grads = weights + kQueryBlock * kKeyBlock;
+  BackwardScratch(C* memory, const AttentionSizes& s) {
+    const int64_t rows = round_up(s.keys, kPanel), queries = round_up(s.queries, kPanel);
+    const int64_t width = padded<C>(s.head_size);
+    keys_packed = take(memory, rows * s.head_size);
+    values_packed = take(memory, rows * s.head_size);
+    keys = take(memory, rows * width);
+    grad_k = take(memory, rows * width);
+    grad_v = take(memory, rows * width);
+    q = take(memory, queries * width);
+    grad_out = take(memory, queries * width);
+    grad_q = take(memory, queries * width);
+    dots = take(memory, queries);
+    weights = take(memory, kQueryBlock * kPanel);
+    grads = take(memory, kQueryBlock * kPanel);
   }
 };
 
-template <typename T>
-void clear(T* x, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) x[i] = 0;
-}
+// One query head of one row, and what its rows of a tile need.
+template <typename T, typename C = Computed<T>>
+struct QueryHead {
+  const Row& row;
+  int64_t head;
+  const C* lse;
+  ScoreChange<T> change;
+  Dropout dropout;
+  C* grad_bias;  // of query 0 and key 0, or null
+};
 
 template <typename T>
 class AttentionBackwardPass {
+  typedef Computed<T> C;
+
  public:
   explicit AttentionBackwardPass(const AttentionBackward& arguments)
-      : a_(arguments), s_(arguments.sizes), width_(padded<T>(arguments.sizes.head_size)) {}
+      : a_(arguments),
+        s_(arguments.sizes),
+        width_(padded<C>(arguments.sizes.head_size)),
+        q_grads_(contiguous(arguments.scores, s_.heads, s_.queries, s_.head_size)),
+        k_grads_(contiguous(arguments.scores, s_.kv_heads, s_.keys, s_.head_size)),
+        lse_strides_(contiguous(arguments.scores, s_.heads, s_.queries, 1)) {}
 
   void run() {
-    const int64_t items = s_.batch * s_.kv_heads;
-    if (items == 0) return;
+    // Rows or heads that add to the same gradient of the bias are one item.
+    const int64_t batches = a_.grad_bias != nullptr && a_.grad_bias_strides.batch == 0 ? 1 : s_.batch;
+    const int64_t heads = a_.grad_bias != nullptr && a_.grad_bias_strides.head == 0 ? 1 : s_.kv_heads;
+    const int64_t items = batches * heads;
+    if (s_.batch == 0) return;
+    const AttentionSizes row = largest_row(s_, a_.scores);
     const double scores =
-        static_cast<double>(s_.batch * s_.heads) * static_cast<double>(s_.queries) * static_cast<double>(s_.keys);
+        static_cast<double>(s_.batch * s_.heads) * static_cast<double>(row.queries) * static_cast<double>(row.keys);
     const int threads = static_cast<int>(smaller(threads_for(5.0 * scores * static_cast<double>(s_.head_size)), items));
-    const int64_t size = round_up(BackwardScratch<T>::size(s_), kKeyBlock);
-    const Workspace workspace(static_cast<size_t>(threads) * size * sizeof(T));
-    T* memory = static_cast<T*>(workspace.data());
+    const int64_t size = round_up(BackwardScratch<C>::size(row), kPanel);
+    const Workspace workspace(static_cast<size_t>(threads) * size * sizeof(C));
+    C* memory = static_cast<C*>(workspace.data());
     parallel_items(items, threads, [=, this](int64_t item, int thread) {
-      run_head(item / s_.kv_heads, item % s_.kv_heads, BackwardScratch<T>(memory + thread * size, s_));
+      const BackwardScratch<C> scratch(memory + thread * size, row);
+      const Range rows = split(s_.batch, item / heads, batches), own = split(s_.kv_heads, item % heads, heads);
+      for (int64_t row = rows.begin; row < rows.end; ++row) {
+        for (int64_t head = own.begin; head < own.end; ++head) run_head(Row(s_, a_.scores, row), head, scratch);
+      }
     });
   }
 
  private:
-  template <typename Strides>
-  static const T* head_of(const void* x, const Strides& strides, int64_t row, int64_t head) {
-    return static_cast<const T*>(x) + row * strides.batch + head * strides.head;
+  void run_head(const Row& row, int64_t kv_head, const BackwardScratch<C>& scratch) const {
+    const int64_t keys = row.visible({0, row.queries}).end, group = s_.heads / s_.kv_heads;
+    const Matrix<const T> k = head_of<T>(a_.k, a_.k_strides, row.index, kv_head, row.first_key);
+    const Matrix<const T> v = head_of<T>(a_.v, a_.v_strides, row.index, kv_head, row.first_key);
+    pack_keys(k, keys, s_.head_size, scratch.keys_packed);
+    pack_keys(v, keys, s_.head_size, scratch.values_packed);
+    copy_rows(k, keys, s_.head_size, C{1}, scratch.keys, width_);
+    // Rows without key offsets own all of their K keys, also those beyond their length.
+    const int64_t owned = a_.scores.key_offsets == nullptr ? s_.keys : row.keys;
+    fill(scratch.grad_k, owned * width_, C{0});
+    fill(scratch.grad_v, owned * width_, C{0});
+    for (int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head) run_query_head(row, head, scratch);
+    // The products with q are in base 2 and through the cap: its factors come off here.
+    const C scale = static_cast<C>(a_.scores.soft_cap > 0 ? a_.scores.soft_cap : kLn2);
+    write_rows<T>(scratch.grad_k, width_, owned, s_.head_size, scale,
+                  head_of<T>(a_.grad_k, k_grads_, row.index, kv_head, row.first_key));
+    write_rows<T>(scratch.grad_v, width_, owned, s_.head_size, C{1},
+                  head_of<T>(a_.grad_v, k_grads_, row.index, kv_head, row.first_key));
   }
 
-  void run_head(int64_t row, int64_t kv_head, const BackwardScratch<T>& scratch) const {
-    const Visibility visible(s_, a_.key_lengths, a_.causal, row);
-    const int64_t keys = s_.queries == 0 ? 0 : visible.keys(s_.queries - 1), group = s_.heads / s_.kv_heads;
-    const T* k = head_of(a_.k, a_.k_strides, row, kv_head);
-    const T* v = head_of(a_.v, a_.v_strides, row, kv_head);
-    pack_keys(k, a_.k_strides.row, keys, s_.head_size, scratch.keys_packed);
-    pack_keys(v, a_.v_strides.row, keys, s_.head_size, scratch.values_packed);
-    copy_rows(k, a_.k_strides.row, keys, s_.head_size, T{1}, scratch.keys, width_);
-    clear(scratch.grad_k, s_.keys * width_);
-    clear(scratch.grad_v, s_.keys * width_);
-    for (int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {
-      run_query_head(row, head, visible, scratch);
-    }
-    const int64_t at = (row * s_.kv_heads + kv_head) * s_.keys * s_.head_size;
-    write(scratch.grad_k, s_.keys, T{1}, static_cast<T*>(a_.grad_k) + at);
-    write(scratch.grad_v, s_.keys, T{1}, static_cast<T*>(a_.grad_v) + at);
-  }
-
-  void run_query_head(int64_t row, int64_t head, const Visibility& visible, const BackwardScratch<T>& scratch) const {
-    const T* out = head_of(a_.out, a_.out_strides, row, head);
-    const T* grad_out = head_of(a_.grad_out, a_.grad_out_strides, row, head);
-    copy_rows(head_of(a_.q, a_.q_strides, row, head), a_.q_strides.row, s_.queries, s_.head_size,
-              static_cast<T>(a_.scale), scratch.q, width_);
-    copy_rows(grad_out, a_.grad_out_strides.row, s_.queries, s_.head_size, T{1}, scratch.grad_out, width_);
-    clear(scratch.grad_q, s_.queries * width_);
-    for (int64_t i = 0; i < s_.queries; ++i) {
-      T dot = 0;
-      for (int64_t d = 0; d < s_.head_size; ++d) {
-        dot += out[i * a_.out_strides.row + d] * scratch.grad_out[i * width_ + d];
-      }
-      scratch.dots[i] = dot;
-    }
-    const T* lse = static_cast<const T*>(a_.lse) + (row * s_.heads + head) * s_.queries;
-    for (int64_t first = 0; first < s_.queries; first += kQueryBlock) {
-      const Range queries = {first, smaller(first + kQueryBlock, s_.queries)};
-      const int64_t keys = visible.keys(queries.end - 1);
-      for (int64_t key = 0; key < keys; key += kKeyBlock) {
-        const int64_t count = smaller(keys - key, kKeyBlock);
+  void run_query_head(const Row& row, int64_t head, const BackwardScratch<C>& scratch) const {
+    const Matrix<const T> grad_out = head_of<T>(a_.grad_out, a_.grad_out_strides, row.index, head, row.first_query);
+    copy_rows(head_of<T>(a_.q, a_.q_strides, row.index, head, row.first_query), row.queries, s_.head_size,
+              static_cast<C>(query_scale(a_.scores)), scratch.q, width_);
+    copy_rows(grad_out, row.queries, s_.head_size, C{1}, scratch.grad_out, width_);
+    fill(scratch.grad_q, row.queries * width_, C{0});
+    sum_dots(row, head, scratch);
+    const C* lse = head_of<C>(a_.lse, lse_strides_, row.index, head, row.first_query).data;
+    C* grad_bias = static_cast<C*>(a_.grad_bias);
+    if (grad_bias != nullptr) grad_bias += row.index * a_.grad_bias_strides.batch + head * a_.grad_bias_strides.head;
+    const QueryHead<T> query_head = {
+        row, head, lse, ScoreChange<T>(a_.scores, row, head), Dropout(a_.scores, row.index, s_.heads, head), grad_bias};
+    for (int64_t first = 0; first < row.queries; first += kQueryBlock) {
+      const Range queries = {first, smaller(first + kQueryBlock, row.queries)};
+      const Range keys = row.visible(queries);
+      for (int64_t key = keys.begin; key < keys.end; key += kPanel) {
+        const Range panel = {key, smaller(key + kPanel, keys.end)};
         for (int64_t i = first; i < queries.end; i += kTileRows) {
-          run_tile({i, smaller(i + kTileRows, queries.end)}, first, {key, key + count}, visible, lse, scratch);
+          run_tile(query_head, {i, smaller(i + kTileRows, queries.end)}, first, panel, scratch);
         }
-        add_key_gradients(queries, {key, key + count}, visible, scratch);
+        add_key_gradients(row, queries, panel, scratch);
       }
     }
-    write(scratch.grad_q, s_.queries, static_cast<T>(a_.scale),
-          static_cast<T*>(a_.grad_q) + (row * s_.heads + head) * s_.queries * s_.head_size);
+    write_rows<T>(scratch.grad_q, width_, row.queries, s_.head_size, static_cast<C>(a_.scores.scale),
+                  head_of<T>(a_.grad_q, q_grads_, row.index, head, row.first_query));
   }
 
-  // Weights and score gradients of a few queries against a block of keys, and what they add to grad_q.
-  void run_tile(Range queries, int64_t first, Range keys, const Visibility& visible, const T* lse,
-                const BackwardScratch<T>& scratch) const {
+  void sum_dots(const Row& row, int64_t head, const BackwardScratch<C>& scratch) const {
+    const Matrix<const T> out = head_of<T>(a_.out, a_.out_strides, row.index, head, row.first_query);
+    const C* grad_lse =
+        a_.grad_lse == nullptr ? nullptr : head_of<C>(a_.grad_lse, lse_strides_, row.index, head, row.first_query).data;
+    for (int64_t i = 0; i < row.queries; ++i) {
+      Vec<C> dot = {};
+      for (int64_t d = 0; d < s_.head_size; d += kLanes<C>) {
+        const int lanes = static_cast<int>(smaller(s_.head_size - d, kLanes<C>));
+        dot += load(out[i] + d, lanes) * load(scratch.grad_out + i * width_ + d);
+      }
+      scratch.dots[i] = sum<C>(dot) - (grad_lse == nullptr ? C{0} : grad_lse[i]);
+    }
+  }
+
+  // Weights and score gradients of a few queries against a panel of keys, and what they add to grad_q.
+  void run_tile(const QueryHead<T>& h, Range queries, int64_t first, Range keys,
+                const BackwardScratch<C>& scratch) const {
     const int64_t count = queries.end - queries.begin, begin = queries.begin - first;
-    const int64_t seen = smaller(visible.keys(queries.end - 1), keys.end) - keys.begin;
-    if (seen <= 0) return;
-    const int64_t columns = round_up(seen, kLanes<T>);
-    T* weights = scratch.weights + begin * kKeyBlock;
-    T* grads = scratch.grads + begin * kKeyBlock;
-    multiply<T>(count, columns, s_.head_size, {scratch.q + queries.begin * width_, width_, 1},
-                scratch.keys_packed + keys.begin * s_.head_size, kKeyBlock, weights, kKeyBlock, false);
-    multiply<T>(count, columns, s_.head_size, {scratch.grad_out + queries.begin * width_, width_, 1},
-                scratch.values_packed + keys.begin * s_.head_size, kKeyBlock, grads, kKeyBlock, false);
+    const Range all = h.row.visible(queries);
+    const int64_t seen = smaller(all.end, keys.end) - keys.begin;
+    if (seen <= 0 || all.begin >= keys.end) return;
+    const int64_t columns = round_up(seen, kLanes<C>);
+    C* weights = scratch.weights + begin * kPanel;
+    C* grads = scratch.grads + begin * kPanel;
+    multiply<C>(count, columns, s_.head_size, {scratch.q + queries.begin * width_, width_, 1},
+                scratch.keys_packed + keys.begin * s_.head_size, kPanel, weights, kPanel, false);
+    multiply<C>(count, columns, s_.head_size, {scratch.grad_out + queries.begin * width_, width_, 1},
+                scratch.values_packed + keys.begin * s_.head_size, kPanel, grads, kPanel, false);
     for (int64_t i = 0; i < count; ++i) {
       const int64_t query = queries.begin + i;
-      const int64_t mine = clamp(visible.keys(query) - keys.begin, 0, seen);
-      row_gradients(weights + i * kKeyBlock, grads + i * kKeyBlock, mine, lse[query], scratch.dots[query]);
+      run_row(h, query, keys.begin, within(h.row.visible(query), keys.begin, columns), weights + i * kPanel,
+              grads + i * kPanel, scratch.dots[query]);
     }
-    multiply<T>(count, width_, seen, {grads, kKeyBlock, 1}, scratch.keys + keys.begin * width_, width_,
+    multiply<C>(count, width_, seen, {grads, kPanel, 1}, scratch.keys + keys.begin * width_, width_,
                 scratch.grad_q + queries.begin * width_, width_, true);
   }
 
-  // In: scores, and the gradient of the weights. Out: weights, and the gradient of the scores; 0 beyond `seen`.
-  static void row_gradients(T* weights, T* grads, int64_t seen, T lse, T dot) {
-    for (int64_t j = 0; j < seen; j += kLanes<T>) {
-      const Vec<T> weight = exp<T>(load(weights + j) - lse);
-      store(weights + j, weight);
-      store(grads + j, weight * (load(grads + j) - dot));
+  // In: products with q, and the gradient of the weights. Out: weights, and the gradient of the products; 0 outside
+  // `seen`.
+  void run_row(const QueryHead<T>& h, int64_t query, int64_t key, Range seen, C* weights, C* grads, C dot) const {
+    const C lse = static_cast<C>(kLog2E) * h.lse[query];
+    if (h.change.any() || h.dropout.any() || h.grad_bias != nullptr) {
+      run_changed_row(h, query, key, seen, weights, grads, lse, dot);
+    } else {
+      for (int64_t j = seen.begin / kLanes<C> * kLanes<C>; j < seen.end; j += kLanes<C>) {
+        const Vec<C> weight = exp2<C>(load(weights + j) - lse);
+        store(weights + j, weight);
+        store(grads + j, weight * (load(grads + j) - dot));
+      }
     }
-    clear(weights + seen, kKeyBlock - seen);
-    clear(grads + seen, kKeyBlock - seen);
+    mask(weights, seen, kPanel, C{0});
+    mask(grads, seen, kPanel, C{0});
   }
 
-  void add_key_gradients(Range queries, Range keys, const Visibility& visible,
-                         const BackwardScratch<T>& scratch) const {
-    int64_t first = queries.begin;
+  void run_changed_row(const QueryHead<T>& h, int64_t query, int64_t key, Range seen, C* weights, C* grads, C lse,
+                       C dot) const {
+    C factors[kPanel], unscaled[kPanel];  // of dropout; gradients of the scores before the cap's derivative
+    if (h.dropout.any()) h.dropout.draw(query, key, factors);
+    for (int64_t j = seen.begin / kLanes<C> * kLanes<C>; j < seen.end; j += kLanes<C>) {
+      Vec<C> x = load(weights + j), slope = broadcast(C{1});
+      if (h.change.cap != 0) {
+        const Vec<C> ratio = tanh<C>(x);
+        x = h.change.cap * ratio;
+        slope -= ratio * ratio;
+      }
+      Vec<C> weight = exp2<C>(h.change.add_bias(x, query, key + j) - lse), grad = load(grads + j);
+      const Vec<C> factor = h.dropout.any() ? load(factors + j) : broadcast(C{1});
+      grad = weight * (factor * grad - dot);
+      store(weights + j, factor * weight);
+      store(unscaled + j, grad);
+      store(grads + j, slope * grad);
+    }
+    if (h.grad_bias == nullptr) return;
+    C* grad_bias = h.grad_bias + query * a_.grad_bias_strides.row;
+    const int64_t step = a_.grad_bias_strides.key;
+    for (int64_t j = seen.begin; j < seen.end; ++j) grad_bias[(key + j) * step] += unscaled[j];
+  }
+
+  void add_key_gradients(const Row& row, Range queries, Range keys, const BackwardScratch<C>& scratch) const {
+    Range seeing = {queries.begin, queries.begin};
     for (int64_t key = keys.begin; key < keys.end; key += kTileRows) {
       const int64_t count = smaller(kTileRows, keys.end - key), column = key - keys.begin;
-      while (first < queries.end && visible.keys(first) <= key) ++first;  // they see none of these keys
-      const int64_t depth = queries.end - first, from = (first - queries.begin) * kKeyBlock + column;
-      multiply<T>(count, width_, depth, {scratch.weights + from, 1, kKeyBlock}, scratch.grad_out + first * width_,
+      // Those that see some of these keys: both ends only grow.
+      while (seeing.begin < queries.end && row.visible(seeing.begin).end <= key) ++seeing.begin;
+      while (seeing.end < queries.end && row.visible(seeing.end).begin < key + count) ++seeing.end;
+      const int64_t depth = seeing.end - seeing.begin, from = (seeing.begin - queries.begin) * kPanel + column;
+      if (depth <= 0) continue;
+      multiply<C>(count, width_, depth, {scratch.weights + from, 1, kPanel}, scratch.grad_out + seeing.begin * width_,
                   width_, scratch.grad_v + key * width_, width_, true);
-      multiply<T>(count, width_, depth, {scratch.grads + from, 1, kKeyBlock}, scratch.q + first * width_, width_,
+      multiply<C>(count, width_, depth, {scratch.grads + from, 1, kPanel}, scratch.q + seeing.begin * width_, width_,
                   scratch.grad_k + key * width_, width_, true);
-    }
-  }
-
-  void write(const T* from, int64_t rows, T scale, T* to) const {
-    for (int64_t i = 0; i < rows; ++i) {
-      for (int64_t d = 0; d < s_.head_size; ++d) to[i * s_.head_size + d] = scale * from[i * width_ + d];
     }
   }
 
   const AttentionBackward& a_;
   const AttentionSizes& s_;
   int64_t width_;
+  AttentionStrides q_grads_, k_grads_, lse_strides_;
 };
 
 }  // namespace
@@ -188,5 +246,9 @@ class AttentionBackwardPass {
 void attention_backward_float32(const AttentionBackward& arguments) { AttentionBackwardPass<float>(arguments).run(); }
 
 void attention_backward_float64(const AttentionBackward& arguments) { AttentionBackwardPass<double>(arguments).run(); }
+
+void attention_backward_bfloat16(const AttentionBackward& arguments) {
+  AttentionBackwardPass<Bfloat16>(arguments).run();
+}
 
 }  // namespace wordkiln::cpu::WORDKILN_ISA

@@ -23,6 +23,8 @@ struct ExpConstants<float> {
   static constexpr int kMantissa = 23, kBias = 127;
   static constexpr float kPolynomial[] = {0.0013926250831497611f, 0.008363232883682618f, 0.04166655421298415f,
                                           0.16666576666119928f, 0.5f};
+  static constexpr float kPower[] = {0.0001545316294512069f, 0.0013390863364671234f, 0.009618082557277852f,
+                                     0.05550357114219078f,   0.24022650760568126f,   0.6931471880262288f};
 };
 
 template <>
@@ -37,6 +39,10 @@ struct ExpConstants<double> {
                                            2.4801521057868204e-05, 0.00019841269863171557, 0.0013888888917367081,
                                            0.008333333333330039,   0.041666666666623824,   0.16666666666666669,
                                            0.5000000000000001};
+  static constexpr double kPower[] = {4.4549605981865186e-10, 7.072585949269223e-09, 1.0178062445845774e-07,
+                                      1.321544258792169e-06,  1.525273382983612e-05, 0.0001540353044173605,
+                                      0.0013333558146416936,  0.009618129107606888,  0.0555041086648216,
+                                      0.24022650695910097,    0.6931471805599453};
 };
 
 // x = n ln 2 + r, and expm1 = exp(r) - 1.
@@ -74,6 +80,20 @@ WORDKILN_INLINE Vec<T> exp(Vec<T> x) {
   // 2^n in two factors: n reaches kBias + 1.
   const Vec<T> result = (y.expm1 + T{1}) * power_of_two<T>(y.n >> 1) * power_of_two<T>(y.n - (y.n >> 1));
   return x < C::kSmallest ? Vec<T>{} : result;
+}
+
+// 2^x for x <= kBias; 0 below the normal numbers. 2^r - 1 = r p(r), p a Chebyshev fit on |r| <= 1/2.
+template <typename T>
+WORDKILN_INLINE Vec<T> exp2(Vec<T> x) {
+  typedef ExpConstants<T> C;
+  typedef typename Simd<T>::Int Int;
+  const Vec<T> shifted = x + C::kRound;
+  const Vec<T> r = x - (shifted - C::kRound);
+  Vec<T> p = broadcast<T>(C::kPower[0]);
+  WORDKILN_UNROLL
+  for (unsigned i = 1; i < sizeof C::kPower / sizeof(T); ++i) p = p * r + C::kPower[i];
+  const Vec<T> result = (p * r + T{1}) * power_of_two<T>((Int)shifted - (Int)broadcast<T>(C::kRound));
+  return x < T{1 - C::kBias} ? Vec<T>{} : result;
 }
 
 template <typename T>

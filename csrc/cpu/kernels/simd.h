@@ -91,20 +91,6 @@ WORDKILN_INLINE Vec<T> max(Vec<T> a, Vec<T> b) {
   return a > b ? a : b;
 }
 
-template <typename T>
-WORDKILN_INLINE T sum(Vec<T> x) {
-  T total = 0;
-  for (int i = 0; i < kLanes<T>; ++i) total += x[i];
-  return total;
-}
-
-template <typename T>
-WORDKILN_INLINE T largest(Vec<T> x) {
-  T best = x[0];
-  for (int i = 1; i < kLanes<T>; ++i) best = x[i] > best ? x[i] : best;
-  return best;
-}
-
 // Storage only: the upper half of a float32. `load` widens, `store` narrows, everything between is float32.
 struct Bfloat16 {
   uint16_t bits;
@@ -126,6 +112,10 @@ using Computed = typename ComputedType<T>::Type;
 
 typedef uint16_t HalfWords __attribute__((vector_size(WORDKILN_VECTOR_BYTES / 2)));
 typedef uint32_t Words __attribute__((vector_size(WORDKILN_VECTOR_BYTES)));
+
+WORDKILN_INLINE float widen(float x) { return x; }
+
+WORDKILN_INLINE double widen(double x) { return x; }
 
 WORDKILN_INLINE float widen(Bfloat16 x) { return __builtin_bit_cast(float, static_cast<uint32_t>(x.bits) << 16); }
 
@@ -167,6 +157,14 @@ WORDKILN_INLINE void store(Bfloat16* to, Vec<float> x, int lanes) {
   for (int i = 0; i < lanes; ++i) to[i].bits = narrowed[i];
 }
 
+// The low half of x * y in 64 bits, and its high half.
+WORDKILN_INLINE Words multiply_wide(Words x, uint32_t y, Words& high) {
+  typedef uint64_t Wide __attribute__((vector_size(WORDKILN_VECTOR_BYTES)));
+  const Wide even = ((Wide)x & 0xffffffffu) * y, odd = ((Wide)x >> 32) * y;
+  high = (Words)((even >> 32) | (odd & ~uint64_t{0xffffffffu}));
+  return x * y;
+}
+
 // Two bfloat16 in each lane, the first in the lower half: load_pairs reads 2 * kLanes<float> elements in a row.
 typedef Words Pairs;
 
@@ -205,6 +203,40 @@ struct MakeIndices<0, I...> {
 };
 
 template <typename T, int... I>
+WORDKILN_INLINE Vec<T> swap_halves(Vec<T> x, int group, Indices<I...>) {
+  switch (group) {  // a constant wherever this is inlined
+    case 16:
+      return __builtin_shufflevector(x, x, (I ^ 8) % static_cast<int>(sizeof...(I))...);
+    case 8:
+      return __builtin_shufflevector(x, x, (I ^ 4) % static_cast<int>(sizeof...(I))...);
+    case 4:
+      return __builtin_shufflevector(x, x, (I ^ 2) % static_cast<int>(sizeof...(I))...);
+    default:
+      return __builtin_shufflevector(x, x, (I ^ 1)...);
+  }
+}
+
+// Of all lanes, by halves: log2(kLanes) steps.
+template <typename T>
+WORDKILN_INLINE T sum(Vec<T> x) {
+  WORDKILN_UNROLL
+  for (int group = kLanes<T>; group > 1; group /= 2) {
+    x += swap_halves<T>(x, group, typename MakeIndices<kLanes<T>>::Type{});
+  }
+  return x[0];
+}
+
+// A NaN in any lane may or may not come through.
+template <typename T>
+WORDKILN_INLINE T largest(Vec<T> x) {
+  WORDKILN_UNROLL
+  for (int group = kLanes<T>; group > 1; group /= 2) {
+    x = max<T>(swap_halves<T>(x, group, typename MakeIndices<kLanes<T>>::Type{}), x);
+  }
+  return x[0];
+}
+
+template <typename T, int... I>
 WORDKILN_INLINE void interleave(Vec<T>& a, Vec<T>& b, Indices<I...>) {
   constexpr int kHalf = sizeof...(I) / 2, kAll = sizeof...(I);
   const Vec<T> low = __builtin_shufflevector(a, b, (I % 2 * kAll + I / 2)...);
@@ -212,9 +244,34 @@ WORDKILN_INLINE void interleave(Vec<T>& a, Vec<T>& b, Indices<I...>) {
   a = low;
 }
 
-// to[j * to_row + i] = from[i * from_row + j] for a square of kLanes: log2(kLanes) rounds of a perfect shuffle of rows.
+// The sum of each of kLanes vectors, in the lane of its number. Overwrites them.
 template <typename T>
-WORDKILN_INLINE void transpose_square(const T* from, int64_t from_row, T* to, int64_t to_row) {
+WORDKILN_INLINE Vec<T> sum_each(Vec<T> (&x)[kLanes<T>]) {
+  WORDKILN_UNROLL
+  for (int half = kLanes<T> / 2; half > 0; half /= 2) {
+    WORDKILN_UNROLL
+    for (int i = 0; i < half; ++i) {
+      interleave<T>(x[i], x[i + half], typename MakeIndices<kLanes<T>>::Type{});
+      x[i] += x[i + half];
+    }
+  }
+  return x[0];
+}
+
+template <typename T, int... I>
+WORDKILN_INLINE typename Simd<T>::Int numbers(Indices<I...>) {
+  return typename Simd<T>::Int{I...};
+}
+
+// 0, 1, 2, ...
+template <typename T>
+WORDKILN_INLINE typename Simd<T>::Int lane_numbers() {
+  return numbers<T>(typename MakeIndices<kLanes<T>>::Type{});
+}
+
+// to[j * to_row + i] = from[i * from_row + j] for a square of kLanes: log2(kLanes) rounds of a perfect shuffle of rows.
+template <typename Stored, typename T = Computed<Stored>>
+WORDKILN_INLINE void transpose_square(const Stored* from, int64_t from_row, T* to, int64_t to_row) {
   constexpr int kSide = kLanes<T>;
   Vec<T> rows[kSide], next[kSide];
   WORDKILN_UNROLL
@@ -235,15 +292,15 @@ WORDKILN_INLINE void transpose_square(const T* from, int64_t from_row, T* to, in
 }
 
 // to[j * to_row + i] = from[i * from_row + j] for i < rows, 0 for rows <= i < kLanes; j < depth.
-template <typename T>
-void transpose(const T* from, int64_t from_row, int64_t rows, int64_t depth, T* to, int64_t to_row) {
+template <typename Stored, typename T = Computed<Stored>>
+void transpose(const Stored* from, int64_t from_row, int64_t rows, int64_t depth, T* to, int64_t to_row) {
   constexpr int kSide = kLanes<T>;
   int64_t j = 0;
   if (rows >= kSide) {
     for (; j + kSide <= depth; j += kSide) transpose_square(from + j, from_row, to + j * to_row, to_row);
   }
   for (; j < depth; ++j) {
-    for (int64_t i = 0; i < kSide; ++i) to[j * to_row + i] = i < rows ? from[i * from_row + j] : T{0};
+    for (int64_t i = 0; i < kSide; ++i) to[j * to_row + i] = i < rows ? widen(from[i * from_row + j]) : T{0};
   }
 }
 

@@ -31,6 +31,8 @@ const KernelTable table = {
         },
     .bfloat16 =
         {
+            .attention_forward = attention_forward_bfloat16,
+            .attention_backward = attention_backward_bfloat16,
             .rotary = rotary_bfloat16,
             .elementwise = elementwise_bfloat16,
         },

@@ -1,21 +1,56 @@
-"""`ops.attention`: the checks, which calls the kernel takes, and the kernel as a torch op with its gradient."""
+"""`ops.attention` and `ops.attention_varlen`: the checks, and which calls the kernel takes."""
 
 from __future__ import annotations
 
+import itertools
 import math
-from typing import Any
+from typing import Literal, overload
 
 import torch
 from torch import Tensor
 
-from wordkiln import _kernels
 from wordkiln.errors import ArgumentError
 from wordkiln.ops import reference
-from wordkiln.ops._checks import check_tensor, dtype_name, kernel_lacks, warn_once
+from wordkiln.ops._attention_kernel import attention_kernel
+from wordkiln.ops._checks import check_tensor, kernel_lacks, warn_once
 
 _LARGEST_HEAD = 256
 
 
+@overload
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    causal: bool = ...,
+    window: int | None = ...,
+    key_lengths: Tensor | None = ...,
+    bias: Tensor | None = ...,
+    scale: float | None = ...,
+    dropout: float = ...,
+    *,
+    slopes: Tensor | None = ...,
+    soft_cap: float | None = ...,
+    return_lse: Literal[False] = ...,
+    seed: Tensor | None = ...,
+) -> Tensor: ...
+@overload
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    causal: bool = ...,
+    window: int | None = ...,
+    key_lengths: Tensor | None = ...,
+    bias: Tensor | None = ...,
+    scale: float | None = ...,
+    dropout: float = ...,
+    *,
+    return_lse: Literal[True],
+    slopes: Tensor | None = ...,
+    soft_cap: float | None = ...,
+    seed: Tensor | None = ...,
+) -> tuple[Tensor, Tensor]: ...
 def attention(
     q: Tensor,
     k: Tensor,
@@ -26,53 +61,183 @@ def attention(
     bias: Tensor | None = None,
     scale: float | None = None,
     dropout: float = 0.0,
-) -> Tensor:
-    """Scaled dot-product attention: `softmax(scale * q @ k.T + bias) @ v`, with grouped heads.
+    *,
+    slopes: Tensor | None = None,
+    soft_cap: float | None = None,
+    return_lse: bool = False,
+    seed: Tensor | None = None,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Scaled dot-product attention with grouped heads.
 
-    The kernel is tiled with an online softmax (Milakov and Gimelshein 2018, algorithm 3; Dao et al. 2022,
-    algorithms 1 and 4) and never holds the [S, K] matrix. It takes float32 and float64 on the CPU, D up to 256, any
-    strides whose last dimension is contiguous. `window`, `bias`, `dropout`, other dtypes and devices run on
+    For each row of the batch and head, with x = scale * q_i . k_j and p_i = i + (K - S), the key at which query i
+    stands (the last query stands at the last key):
+
+        s_ij = cap(x) + bias_ij - slope * |p_i - j|        cap(x) = soft_cap * tanh(x / soft_cap), or x
+        out_i = sum over seen j of drop(softmax over seen j of s_ij) * v_j
+        lse_i = log of the sum over seen j of exp(s_ij)
+
+    The kernel is tiled with an online softmax (Milakov and Gimelshein 2018, algorithm 3; Dao et al. 2022, algorithms
+    1 and 4), never holds the [S, K] matrix and skips what no query sees. Few queries (S <= 4) read the keys where they
+    lie, cut into chunks for the threads. It takes float32, float64 and bfloat16 (float32 inside) on the CPU, D up to
+    256, any strides whose last dimension is contiguous. Other dtypes, devices and sizes run on
     `ops.reference.attention`, with one warning.
 
     Args:
         q: [B, H, S, D].
         k: [B, Hkv, K, D], H a multiple of Hkv: each key head serves H / Hkv query heads.
         v: [B, Hkv, K, D].
-        causal: query i sees keys j <= i + (K - S): the last query stands at the last key. Default True.
-        window: a query sees only keys nearer than this to its own position. Default None: all.
+        causal: query i sees only keys j <= p_i. Default True.
+        window: query i sees only keys with |p_i - j| < window. The cost is that of the keys seen. Default None: all.
         key_lengths: integers [B], 0 to K: row b has only its first key_lengths[b] keys (and K above is this number).
-        bias: added to the scores, broadcastable to [B, H, S, K].
+        bias: added to the scores, [1 or B, 1 or H, 1 or S, 1 or K] (or fewer dimensions, as torch broadcasts). It has
+            a gradient.
         scale: default 1 / sqrt(D).
-        dropout: probability to drop a weight, 0 <= dropout < 1. Applied whenever it is not 0. Default 0.
+        dropout: probability to drop a weight, 0 <= dropout < 1; the others grow by 1 / (1 - dropout). Applied whenever
+            it is not 0. Which weights is a function of `seed`, row, head, i and j alone (Philox4x32-10, Salmon et al.
+            2011; `ops.reference.dropout_factors`), computed again in the backward pass. Default 0.
+        slopes: [H], of ALiBi (Press et al. 2022). They are constants: no gradient. Default None: 0.
+        soft_cap: see above (Gemma 2). Default None.
+        return_lse: also return lse, which has a gradient too. Default False.
+        seed: int64 [2], the seed (mod 2^64) and the offset (mod 2^32) of the dropout. Default: drawn from torch's
+            generator in each call.
 
     Returns:
-        [B, H, S, D]; 0 where a query sees no key.
+        out [B, H, S, D], 0 where a query sees no key; with `return_lse` the pair of out and lse [B, H, S], float32
+        for bfloat16 inputs and else of their dtype, -inf where a query sees no key.
 
     Raises:
         ArgumentError: shapes, dtypes, devices or ranges do not fit.
     """
-    _check(q, k, v, window, key_lengths, bias, dropout)
+    _check(q, k, v, window, dropout, soft_cap, slopes, seed)
+    _check_grouped(q, k, v, key_lengths, bias)
     scale = 1 / math.sqrt(q.shape[-1]) if scale is None else float(scale)
     if key_lengths is not None:
         key_lengths = key_lengths.to(q.device, torch.int64).contiguous()
-    lacks = _kernel_lacks(q, window, bias, dropout)
+    if bias is not None:
+        bias = bias.view((1,) * (4 - bias.dim()) + bias.shape)
+    seed = _seed(seed, dropout)
+    lacks = f"heads larger than {_LARGEST_HEAD}" if q.shape[-1] > _LARGEST_HEAD else kernel_lacks(q, bfloat16=True)
     if lacks is not None:
         warn_once("attention", lacks)
-        return reference.attention(q, k, v, causal, window, key_lengths, bias, scale, dropout)
-    out: Tensor = _attention(q, k, v, key_lengths, causal, scale)[0]
-    return out
+        both = reference.attention(
+            q, k, v, causal, window, key_lengths, bias, scale, dropout,
+            slopes=slopes, soft_cap=soft_cap, return_lse=True, seed=seed,
+        )  # fmt: skip
+    else:
+        both = attention_kernel(
+            q, k, v, key_lengths, bias, slopes, seed, None, None, causal, window or 0, scale, soft_cap or 0.0, dropout
+        )
+    return both if return_lse else both[0]
 
 
-def _kernel_lacks(q: Tensor, window: int | None, bias: Tensor | None, dropout: float) -> str | None:
-    if window is not None:
-        return "window"
-    if bias is not None:
-        return "bias"
-    if dropout:
-        return "dropout"
-    if q.shape[-1] > _LARGEST_HEAD:
-        return f"heads larger than {_LARGEST_HEAD}"
-    return kernel_lacks(q)
+@overload
+def attention_varlen(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cu_seqlens: Tensor,
+    cu_seqlens_k: Tensor | None = ...,
+    causal: bool = ...,
+    window: int | None = ...,
+    scale: float | None = ...,
+    dropout: float = ...,
+    *,
+    slopes: Tensor | None = ...,
+    soft_cap: float | None = ...,
+    return_lse: Literal[False] = ...,
+    seed: Tensor | None = ...,
+) -> Tensor: ...
+@overload
+def attention_varlen(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cu_seqlens: Tensor,
+    cu_seqlens_k: Tensor | None = ...,
+    causal: bool = ...,
+    window: int | None = ...,
+    scale: float | None = ...,
+    dropout: float = ...,
+    *,
+    return_lse: Literal[True],
+    slopes: Tensor | None = ...,
+    soft_cap: float | None = ...,
+    seed: Tensor | None = ...,
+) -> tuple[Tensor, Tensor]: ...
+def attention_varlen(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cu_seqlens: Tensor,
+    cu_seqlens_k: Tensor | None = None,
+    causal: bool = True,
+    window: int | None = None,
+    scale: float | None = None,
+    dropout: float = 0.0,
+    *,
+    slopes: Tensor | None = None,
+    soft_cap: float | None = None,
+    return_lse: bool = False,
+    seed: Tensor | None = None,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """`attention` over texts of different lengths that lie one behind the other, without padding.
+
+    Text b has the queries cu_seqlens[b] to cu_seqlens[b + 1], and sees only its own keys. Everything else is as in
+    `attention`, within each text.
+
+    Args:
+        q: [queries of all texts, H, D].
+        k: [keys of all texts, Hkv, D].
+        v: [keys of all texts, Hkv, D].
+        cu_seqlens: integers [B + 1] that rise from 0 to the number of queries.
+        cu_seqlens_k: the same for keys. Default: cu_seqlens.
+        causal: as in `attention`, like all that follow.
+        window: see there.
+        scale: see there.
+        dropout: see there.
+        slopes: see there.
+        soft_cap: see there.
+        return_lse: see there.
+        seed: see there; i and j count within a text.
+
+    Returns:
+        out [queries of all texts, H, D]; with `return_lse` the pair of out and lse [H, queries of all texts].
+
+    Raises:
+        ArgumentError: shapes, dtypes, devices or ranges do not fit.
+    """
+    check_tensor("q", q, (None, None, None))
+    check_tensor("k", k, (None, None, q.shape[2]), like=q)
+    check_tensor("v", v, tuple(k.shape), like=q)
+    q, k, v = (x.transpose(0, 1).unsqueeze(0) for x in (q, k, v))
+    _check(q, k, v, window, dropout, soft_cap, slopes, seed)
+    offsets_k = cu_seqlens if cu_seqlens_k is None else cu_seqlens_k
+    _check_offsets("cu_seqlens", cu_seqlens, q.shape[2])
+    _check_offsets("cu_seqlens" if cu_seqlens_k is None else "cu_seqlens_k", offsets_k, k.shape[2])
+    if cu_seqlens.shape != offsets_k.shape:
+        raise ArgumentError(f"cu_seqlens_k: shape {list(offsets_k.shape)} must be {list(cu_seqlens.shape)}")
+    scale = 1 / math.sqrt(q.shape[-1]) if scale is None else float(scale)
+    seed = _seed(seed, dropout)
+    offsets = [x.to(q.device, torch.int64).contiguous() for x in (cu_seqlens, offsets_k)]
+    lacks = f"heads larger than {_LARGEST_HEAD}" if q.shape[-1] > _LARGEST_HEAD else kernel_lacks(q, bfloat16=True)
+    if lacks is not None:
+        warn_once("attention_varlen", lacks)
+        out, lse = reference.attention_varlen(
+            q, k, v, offsets[0], offsets[1], causal, window, scale, dropout, slopes=slopes, soft_cap=soft_cap, seed=seed
+        )
+    else:
+        out, lse = attention_kernel(
+            q, k, v, None, None, slopes, seed, offsets[0], offsets[1],
+            causal, window or 0, scale, soft_cap or 0.0, dropout,
+        )  # fmt: skip
+    out = out.squeeze(0).transpose(0, 1)
+    return (out, lse.squeeze(0)) if return_lse else out
+
+
+def _seed(seed: Tensor | None, dropout: float) -> Tensor | None:
+    if not dropout or seed is not None:
+        return seed if dropout else None
+    return torch.randint(2**32, (2,), dtype=torch.int64)
 
 
 def _check(
@@ -80,12 +245,13 @@ def _check(
     k: Tensor,
     v: Tensor,
     window: int | None,
-    key_lengths: Tensor | None,
-    bias: Tensor | None,
     dropout: float,
+    soft_cap: float | None,
+    slopes: Tensor | None,
+    seed: Tensor | None,
 ) -> None:
     check_tensor("q", q, (None, None, None, None))
-    batch, heads, queries, head_size = q.shape
+    batch, heads, _, head_size = q.shape
     check_tensor("k", k, (batch, None, None, head_size), like=q)
     kv_heads, keys = k.shape[1], k.shape[2]
     check_tensor("v", v, (batch, kv_heads, keys, head_size), like=q)
@@ -97,6 +263,19 @@ def _check(
         raise ArgumentError(f"window={window}: must be at least 1")
     if not 0 <= dropout < 1:
         raise ArgumentError(f"dropout={dropout}: must be at least 0 and less than 1")
+    if soft_cap is not None and not 0 < soft_cap < math.inf:
+        raise ArgumentError(f"soft_cap={soft_cap}: must be more than 0 and finite")
+    if slopes is not None:
+        check_tensor("slopes", slopes, (heads,))
+        if slopes.requires_grad:
+            raise ArgumentError("slopes: they are constants, without a gradient; use bias to learn one")
+    if seed is not None and (not isinstance(seed, Tensor) or seed.dtype != torch.int64 or seed.shape != (2,)):
+        raise ArgumentError("seed: must be an int64 tensor of shape [2]: the seed and the offset")
+
+
+def _check_grouped(q: Tensor, k: Tensor, v: Tensor, key_lengths: Tensor | None, bias: Tensor | None) -> None:
+    batch, heads, queries, _ = q.shape
+    keys = k.shape[2]
     if key_lengths is not None:
         _check_lengths(key_lengths, batch, keys)
     if bias is not None:
@@ -108,13 +287,17 @@ def _check(
             raise ArgumentError(f"bias: shape {list(bias.shape)} must broadcast to {wanted}") from None
 
 
+def _check_integers(name: str, x: Tensor, size: int | None) -> None:
+    if not isinstance(x, Tensor):
+        raise ArgumentError(f"{name}: must be a torch.Tensor, not {type(x).__name__}")
+    if x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
+        raise ArgumentError(f"{name}: dtype {x.dtype} must be an integer one")
+    if x.dim() != 1 or (size is not None and x.shape[0] != size):
+        raise ArgumentError(f"{name}: shape {list(x.shape)} must be [{'B + 1' if size is None else size}]")
+
+
 def _check_lengths(key_lengths: Tensor, batch: int, keys: int) -> None:
-    if not isinstance(key_lengths, Tensor):
-        raise ArgumentError(f"key_lengths: must be a torch.Tensor, not {type(key_lengths).__name__}")
-    if key_lengths.is_floating_point() or key_lengths.is_complex() or key_lengths.dtype == torch.bool:
-        raise ArgumentError(f"key_lengths: dtype {key_lengths.dtype} must be an integer one")
-    if key_lengths.shape != (batch,):
-        raise ArgumentError(f"key_lengths: shape {list(key_lengths.shape)} must be [{batch}]")
+    _check_integers("key_lengths", key_lengths, batch)
     if torch.compiler.is_compiling() or not batch:
         return  # the kernel checks the values as well
     least, most = (int(value) for value in key_lengths.aminmax())
@@ -122,132 +305,12 @@ def _check_lengths(key_lengths: Tensor, batch: int, keys: int) -> None:
         raise ArgumentError(f"key_lengths: {least if least < 0 else most} must be 0 to {keys}")
 
 
-@torch.library.custom_op(
-    "wordkiln::attention",
-    mutates_args=(),
-    device_types="cpu",
-    schema="(Tensor q, Tensor k, Tensor v, Tensor? key_lengths, bool causal, float scale) -> (Tensor, Tensor)",
-)
-def _attention(
-    q: Tensor, k: Tensor, v: Tensor, key_lengths: Tensor | None, causal: bool, scale: float
-) -> tuple[Tensor, Tensor]:
-    q, k, v = _contiguous_rows(q), _contiguous_rows(k), _contiguous_rows(v)
-    out, lse = _empty_outputs(q)
-    _kernels.attention_forward(
-        dtype_name(q),
-        q.data_ptr(),
-        k.data_ptr(),
-        v.data_ptr(),
-        out.data_ptr(),
-        lse.data_ptr(),
-        0 if key_lengths is None else key_lengths.data_ptr(),
-        _sizes(q, k),
-        _strides(q),
-        _strides(k),
-        _strides(v),
-        _strides(out),
-        causal,
-        scale,
-    )
-    return out, lse
-
-
-@_attention.register_fake
-def _attention_fake(
-    q: Tensor, k: Tensor, v: Tensor, key_lengths: Tensor | None, causal: bool, scale: float
-) -> tuple[Tensor, Tensor]:
-    return _empty_outputs(_contiguous_rows(q))
-
-
-@torch.library.custom_op(
-    "wordkiln::attention_backward",
-    mutates_args=(),
-    device_types="cpu",
-    schema="(Tensor q, Tensor k, Tensor v, Tensor out, Tensor lse, Tensor grad_out, Tensor? key_lengths, bool causal,"
-    " float scale) -> (Tensor, Tensor, Tensor)",
-)
-def _attention_backward(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    out: Tensor,
-    lse: Tensor,
-    grad_out: Tensor,
-    key_lengths: Tensor | None,
-    causal: bool,
-    scale: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    q, k, v, out, grad_out = (_contiguous_rows(x) for x in (q, k, v, out, grad_out))
-    grad_q, grad_k, grad_v = (x.new_empty(x.shape) for x in (q, k, v))
-    _kernels.attention_backward(
-        dtype_name(q),
-        q.data_ptr(),
-        k.data_ptr(),
-        v.data_ptr(),
-        out.data_ptr(),
-        lse.data_ptr(),
-        grad_out.data_ptr(),
-        grad_q.data_ptr(),
-        grad_k.data_ptr(),
-        grad_v.data_ptr(),
-        0 if key_lengths is None else key_lengths.data_ptr(),
-        _sizes(q, k),
-        _strides(q),
-        _strides(k),
-        _strides(v),
-        _strides(out),
-        _strides(grad_out),
-        causal,
-        scale,
-    )
-    return grad_q, grad_k, grad_v
-
-
-@_attention_backward.register_fake
-def _attention_backward_fake(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    out: Tensor,
-    lse: Tensor,
-    grad_out: Tensor,
-    key_lengths: Tensor | None,
-    causal: bool,
-    scale: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
-
-
-def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    q, k, v, key_lengths, ctx.causal, ctx.scale = inputs
-    ctx.mark_non_differentiable(output[1])
-    ctx.save_for_backward(q, k, v, *output, key_lengths)
-
-
-def _differentiate(ctx: Any, grad_out: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-    q, k, v, out, lse, key_lengths = ctx.saved_tensors
-    grads = _attention_backward(q, k, v, out, lse, grad_out, key_lengths, ctx.causal, ctx.scale)
-    return *grads, None, None, None
-
-
-_attention.register_autograd(_differentiate, setup_context=_save)
-
-
-def _contiguous_rows(x: Tensor) -> Tensor:
-    return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
-
-
-def _empty_outputs(q: Tensor) -> tuple[Tensor, Tensor]:
-    # In q's own layout: [B, S, H, D] seen as [B, H, S, D] goes back to [B, S, H * D] without a copy.
-    out = torch.empty_like(q)
-    if q.shape[-1] != 1 and out.stride(-1) != 1:
-        out = q.new_empty(q.shape)
-    return out, q.new_empty(q.shape[:-1])
-
-
-def _sizes(q: Tensor, k: Tensor) -> tuple[int, int, int, int, int, int]:
-    return (q.shape[0], q.shape[1], k.shape[1], q.shape[2], k.shape[2], q.shape[3])
-
-
-def _strides(x: Tensor) -> tuple[int, int, int]:
-    return (x.stride(0), x.stride(1), x.stride(2))
+def _check_offsets(name: str, offsets: Tensor, total: int) -> None:
+    _check_integers(name, offsets, None)
+    if not offsets.shape[0]:
+        raise ArgumentError(f"{name}: shape [0] must be [B + 1]")
+    if torch.compiler.is_compiling():
+        return  # the kernel checks the values as well
+    values = offsets.tolist()
+    if values[0] != 0 or values[-1] != total or any(a > b for a, b in itertools.pairwise(values)):
+        raise ArgumentError(f"{name}: must rise from 0 to {total}")

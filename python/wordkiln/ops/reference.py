@@ -23,19 +23,98 @@ def attention(
     bias: Tensor | None = None,
     scale: float | None = None,
     dropout: float = 0.0,
-) -> Tensor:
+    *,
+    slopes: Tensor | None = None,
+    soft_cap: float | None = None,
+    return_lse: bool = False,
+    seed: Tensor | None = None,
+) -> Tensor | tuple[Tensor, Tensor]:
     """Scaled dot-product attention (Vaswani et al. 2017, section 3.2.1); arguments as `wordkiln.ops.attention`."""
-    scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
-    k, v = _repeat_heads(k, q.shape[1]), _repeat_heads(v, q.shape[1])
-    scores = q @ k.transpose(-1, -2) * scale
-    if bias is not None:
-        scores = scores + bias
-    mask = visible_keys(q.shape[2], k.shape[2], causal, window, key_lengths, q.device)
-    # A query that sees no key has no softmax: give it finite scores and drop its weights afterwards, so that its
-    # output is 0 and no NaN enters the backward pass.
-    scores = scores.masked_fill(~mask, -math.inf).masked_fill(~mask.any(-1, keepdim=True), 0.0)
-    weights = scores.softmax(-1).masked_fill(~mask, 0.0)
-    return F.dropout(weights, dropout) @ v
+    batch, heads, queries, size = q.shape
+    scale = 1 / math.sqrt(size) if scale is None else scale
+    factors = None
+    if dropout:
+        seed = torch.randint(2**32, (2,)) if seed is None else seed
+        factors = dropout_factors(seed, dropout, batch, heads, queries, k.shape[2])
+    both = _attend(q, k, v, causal, window, key_lengths, bias, scale, factors, slopes, soft_cap)
+    return both if return_lse else both[0]
+
+
+def attention_varlen(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    query_offsets: Tensor,
+    key_offsets: Tensor,
+    causal: bool,
+    window: int | None,
+    scale: float,
+    dropout: float = 0.0,
+    *,
+    slopes: Tensor | None = None,
+    soft_cap: float | None = None,
+    seed: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """`attention` of each text of one long row [1, H, queries or keys of all texts, D], one after the other."""
+    outs, lses = [q[:, :, :0]], [q[:, :, :0, 0].to(torch.float32 if q.dtype == torch.bfloat16 else q.dtype)]
+    from_query, from_key = query_offsets.tolist(), key_offsets.tolist()
+    for text in range(len(from_query) - 1):
+        own_q = q[:, :, from_query[text] : from_query[text + 1]]
+        own_k, own_v = (x[:, :, from_key[text] : from_key[text + 1]] for x in (k, v))
+        factors = None
+        if dropout and seed is not None:  # the counter holds row * H + head: this text is row `text`
+            factors = dropout_factors(seed, dropout, text + 1, q.shape[1], own_q.shape[2], own_k.shape[2])[-1:]
+        out, lse = _attend(own_q, own_k, own_v, causal, window, None, None, scale, factors, slopes, soft_cap)
+        outs.append(out)
+        lses.append(lse)
+    return torch.cat(outs, 2), torch.cat(lses, 2)
+
+
+def dropout_factors(seed: Tensor, dropout: float, batch: int, heads: int, queries: int, keys: int) -> Tensor:
+    """What each weight [B, H, S, K] is multiplied with: 0 or 1 / (1 - dropout), float64.
+
+    Key j of query i takes word (j % 64) // 16 of Philox4x32-10 (Salmon et al. 2011) with the counter
+    (j // 64 * 16 + j % 16, i, row * H + head, offset) and the key `seed`, and is dropped if that word is less than
+    dropout * 2^32.
+    """
+    value, offset = (int(x) for x in seed)
+    key = torch.arange(keys)
+    counter = [
+        (key // 64 * 16 + key % 16).expand(batch * heads, queries, keys),
+        torch.arange(queries)[:, None].expand(batch * heads, queries, keys),
+        torch.arange(batch * heads)[:, None, None].expand(batch * heads, queries, keys),
+        torch.full((batch * heads, queries, keys), offset % 2**32),
+    ]
+    words = torch.stack(_philox(counter, value % 2**64))
+    word = words.gather(0, (key % 64 // 16).expand(1, batch * heads, queries, keys))[0]
+    factors = (word >= int(dropout * 2**32)).double() / (1 - dropout)
+    return factors.view(batch, heads, queries, keys)
+
+
+def _philox(counter: list[Tensor], seed: int) -> list[Tensor]:
+    mask = 2**32 - 1
+    first_key, second_key = seed & mask, seed >> 32
+    c0, c1, c2, c3 = counter
+    for _ in range(10):
+        high0, low0 = _multiply_wide(c0, 0xD2511F53)
+        high2, low2 = _multiply_wide(c2, 0xCD9E8D57)
+        c0, c1, c2, c3 = high2 ^ c1 ^ first_key, low2, high0 ^ c3 ^ second_key, low0
+        first_key, second_key = first_key + 0x9E3779B9 & mask, second_key + 0xBB67AE85 & mask
+    return [c0, c1, c2, c3]
+
+
+def _multiply_wide(x: Tensor, y: int) -> tuple[Tensor, Tensor]:
+    # The 64-bit product of 32-bit numbers in halves, in int64 without overflow.
+    low, middle = x * (y & 0xFFFF), x * (y >> 16)
+    middle = middle + (low >> 16)
+    return middle >> 16, (middle & 0xFFFF) << 16 | low & 0xFFFF
+
+
+def key_distances(queries: int, keys: int, key_lengths: Tensor | None, device: torch.device) -> Tensor:
+    """How far behind the key at which query i stands key j lies (before: negative): [1 or B, S, K]."""
+    lengths = torch.tensor([keys], device=device) if key_lengths is None else key_lengths.to(device)
+    position = torch.arange(queries, device=device)[None, :, None] + lengths[:, None, None] - queries
+    return torch.arange(keys, device=device) - position
 
 
 def visible_keys(
@@ -51,15 +130,13 @@ def visible_keys(
     The last query stands at the row's last key (bottom-right alignment), so query i stands at key `i + length - S`.
     It sees keys before `length`, none after itself if `causal`, and only those nearer than `window`.
     """
+    distance = key_distances(queries, keys, key_lengths, device)
     lengths = torch.tensor([keys], device=device) if key_lengths is None else key_lengths.to(device)
-    lengths = lengths[:, None, None]
-    key = torch.arange(keys, device=device)[None, None, :]
-    position = torch.arange(queries, device=device)[None, :, None] + lengths - queries
-    mask = (key < lengths).expand(-1, queries, -1)
+    mask = (torch.arange(keys, device=device) < lengths[:, None, None]).expand(-1, queries, -1)
     if causal:
-        mask = mask & (key <= position)
+        mask = mask & (distance <= 0)
     if window is not None:
-        mask = mask & ((key - position).abs() < window)
+        mask = mask & (distance.abs() < window)
     return mask[:, None]
 
 
@@ -135,6 +212,41 @@ def linear_cross_entropy(
     return F.cross_entropy(
         logits, targets.flatten(), ignore_index=ignore_index, label_smoothing=label_smoothing, reduction="mean"
     )
+
+
+def _attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    causal: bool,
+    window: int | None,
+    key_lengths: Tensor | None,
+    bias: Tensor | None,
+    scale: float,
+    factors: Tensor | None,
+    slopes: Tensor | None,
+    soft_cap: float | None,
+) -> tuple[Tensor, Tensor]:
+    """Output and log-sum-exp; `factors` of the weights are `dropout_factors`."""
+    queries, keys = q.shape[2], k.shape[2]
+    k, v = _repeat_heads(k, q.shape[1]), _repeat_heads(v, q.shape[1])
+    scores = q @ k.transpose(-1, -2) * scale
+    if soft_cap is not None:
+        scores = soft_cap * (scores / soft_cap).tanh()
+    if bias is not None:
+        scores = scores + bias
+    if slopes is not None:
+        distance = key_distances(queries, keys, key_lengths, q.device).abs()
+        scores = scores - slopes.to(scores)[:, None, None] * distance[:, None].to(scores)
+    mask = visible_keys(queries, keys, causal, window, key_lengths, q.device)
+    # A query that sees no key has no softmax: give it finite scores and drop its weights afterwards, so that its
+    # output is 0 and no NaN enters the backward pass.
+    sees = mask.any(-1, keepdim=True)
+    scores = scores.masked_fill(~mask, -math.inf).masked_fill(~sees, 0.0)
+    weights = scores.softmax(-1).masked_fill(~mask, 0.0)
+    lse = (scores.float() if scores.dtype == torch.bfloat16 else scores).logsumexp(-1)
+    lse = lse.masked_fill(~sees.squeeze(-1), -math.inf)
+    return (weights if factors is None else weights * factors.to(weights)) @ v, lse
 
 
 def _repeat_heads(x: Tensor, heads: int) -> Tensor:

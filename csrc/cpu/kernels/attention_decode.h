@@ -1,0 +1,279 @@
+// A few queries over a long cache (docs/attention.md, Decoding): keys and values are read where they lie, once, and
+// the keys are cut into chunks for the threads. The chunks do not depend on the number of threads, nor do results.
+#pragma once
+
+#include "cpu/kernels/attention_scores.h"
+#include "cpu/workspace.h"
+
+namespace wordkiln::cpu::WORDKILN_ISA {
+namespace {
+
+constexpr int64_t kChunk = 512;       // keys of a work item
+constexpr int64_t kFewQueries = 4;    // above, packing the keys pays
+constexpr int64_t kRowsTogether = 4;  // query rows that share a load of a value
+
+// Several query rows (query heads of one key head times queries) over some keys; what they have summed so far.
+template <typename C>
+struct DecodeSums {
+  SoftmaxSums<C>* softmax;  // [rows]
+  C* out;                   // [rows][padded]
+};
+
+// One thread's scratch.
+template <typename C>
+struct DecodeScratch {
+  C* q;        // [rows][padded], scaled
+  C* scores;   // [rows][kPanel]
+  C* widened;  // [kPanel][padded]
+
+  static int64_t size(int64_t rows, int64_t width) {
+    return round_up(rows * width, kPanel) + rows * kPanel + kPanel * width;
+  }
+
+  DecodeScratch(C* memory, int64_t rows, int64_t width) {
+    q = take(memory, rows * width);
+    scores = take(memory, rows * kPanel);
+    widened = take(memory, kPanel * width);
+  }
+};
+
+// Scores of `count` <= kLanes keys against one query, 0 beyond.
+template <typename E, typename C = Computed<E>>
+WORDKILN_INLINE Vec<C> dot_keys(Matrix<const E> keys, int64_t count, const C* q, int64_t head_size) {
+  constexpr int kKeys = kLanes<C>;
+  const E* rows[kKeys];
+  Vec<C> sums[kKeys];
+  WORDKILN_UNROLL
+  for (int k = 0; k < kKeys; ++k) {
+    rows[k] = keys[k < count ? k : count - 1];
+    sums[k] = Vec<C>{};
+  }
+  int64_t d = 0;
+  for (; d + kLanes<C> <= head_size; d += kLanes<C>) {
+    const Vec<C> x = load(q + d);
+    WORDKILN_UNROLL
+    for (int k = 0; k < kKeys; ++k) sums[k] += x * load(rows[k] + d);
+  }
+  if (d < head_size) {
+    const int left = static_cast<int>(head_size - d);
+    const Vec<C> x = load(q + d);
+    for (int k = 0; k < kKeys; ++k) sums[k] += x * load(rows[k] + d, left);
+  }
+  return sum_each<C>(sums);
+}
+
+// out[i] += weights[i] values, for kRows rows and kVectors vectors of columns; the last one of `lanes` elements.
+template <typename E, int kRows, int kVectors, typename C = Computed<E>>
+WORDKILN_INLINE void add_values(const C* weights, Matrix<const E> values, int64_t count, int lanes, C* out,
+                                int64_t out_row) {
+  Vec<C> acc[kRows][kVectors];
+  WORDKILN_UNROLL
+  for (int i = 0; i < kRows; ++i) {
+    WORDKILN_UNROLL
+    for (int j = 0; j < kVectors; ++j) acc[i][j] = load(out + i * out_row + j * kLanes<C>);
+  }
+  for (int64_t k = 0; k < count; ++k) {
+    Vec<C> value[kVectors];
+    WORDKILN_UNROLL
+    for (int j = 0; j < kVectors; ++j) {
+      value[j] = j + 1 < kVectors || lanes == kLanes<C> ? load(values[k] + j * kLanes<C>)
+                                                        : load(values[k] + j * kLanes<C>, lanes);
+    }
+    WORDKILN_UNROLL
+    for (int i = 0; i < kRows; ++i) {
+      WORDKILN_UNROLL
+      for (int j = 0; j < kVectors; ++j) acc[i][j] += weights[i * kPanel + k] * value[j];
+    }
+  }
+  WORDKILN_UNROLL
+  for (int i = 0; i < kRows; ++i) {
+    WORDKILN_UNROLL
+    for (int j = 0; j < kVectors; ++j) store(out + i * out_row + j * kLanes<C>, acc[i][j]);
+  }
+}
+
+template <typename T>
+class AttentionDecodePass {
+  typedef Computed<T> C;
+
+ public:
+  static bool takes(const AttentionForward& a) {
+    return a.pages.table != nullptr ||
+           (a.sizes.queries <= kFewQueries && a.scores.query_offsets == nullptr && a.scores.dropout == 0);
+  }
+
+  explicit AttentionDecodePass(const AttentionForward& arguments)
+      : a_(arguments),
+        s_(arguments.sizes),
+        width_(padded<C>(s_.head_size)),
+        rows_(round_up(s_.heads / s_.kv_heads * s_.queries, kRowsTogether)),
+        chunks_(s_.keys == 0 ? 1 : (s_.keys + kChunk - 1) / kChunk),
+        sums_size_(round_up(2 * rows_, kPanel) + round_up(rows_ * width_, kPanel)) {}
+
+  void run() {
+    if (s_.batch * s_.heads * s_.queries == 0) return;
+    const int64_t heads = s_.batch * s_.kv_heads, items = heads * chunks_;
+    const double work = static_cast<double>(items) * static_cast<double>(rows_) *
+                        static_cast<double>(smaller(s_.keys, kChunk)) * static_cast<double>(s_.head_size);
+    const int threads = static_cast<int>(smaller(threads_for(2 * work), items));
+    const int64_t scratch_size = round_up(DecodeScratch<C>::size(rows_, width_), kPanel);
+    const Workspace workspace((static_cast<size_t>(threads) * scratch_size + static_cast<size_t>(items) * sums_size_) *
+                              sizeof(C));
+    C* memory = static_cast<C*>(workspace.data());
+    C* sums = memory + threads * scratch_size;
+    parallel_items(items, threads, [=, this](int64_t item, int thread) {
+      const Row row(s_, a_.scores, item / chunks_ / s_.kv_heads);
+      run_chunk(row, item / chunks_ % s_.kv_heads, item % chunks_,
+                DecodeScratch<C>(memory + thread * scratch_size, rows_, width_), sums_at(sums, item));
+    });
+    parallel_items(heads, chunks_ == 1 ? 1 : static_cast<int>(smaller(threads, heads)), [=, this](int64_t item, int) {
+      const Row row(s_, a_.scores, item / s_.kv_heads);
+      merge(sums, item * chunks_);
+      finish(row, item % s_.kv_heads, sums_at(sums, item * chunks_));
+    });
+  }
+
+ private:
+  DecodeSums<C> sums_at(C* memory, int64_t item) const {
+    memory += item * sums_size_;
+    C* softmax = take(memory, 2 * rows_);
+    return {reinterpret_cast<SoftmaxSums<C>*>(softmax), memory};
+  }
+
+  int64_t used_rows() const { return s_.heads / s_.kv_heads * s_.queries; }
+
+  void run_chunk(const Row& row, int64_t kv_head, int64_t chunk, const DecodeScratch<C>& scratch,
+                 const DecodeSums<C>& sums) const {
+    for (int64_t i = 0; i < rows_; ++i) sums.softmax[i] = SoftmaxSums<C>();
+    fill(sums.out, rows_ * width_, C{0});
+    fill(scratch.scores, rows_ * kPanel, C{0});
+    const int64_t group = s_.heads / s_.kv_heads;
+    for (int64_t i = 0; i < used_rows(); ++i) {
+      copy_rows(head_of<T>(a_.q, a_.q_strides, row.index, kv_head * group + i / s_.queries, i % s_.queries), 1,
+                s_.head_size, static_cast<C>(query_scale(a_.scores)), scratch.q + i * width_, width_);
+    }
+    const Range keys = row.visible({0, s_.queries});
+    const int64_t end = smaller(keys.end, (chunk + 1) * kChunk);
+    for (int64_t key = keys.begin > chunk * kChunk ? keys.begin : chunk * kChunk; key < end;) {
+      const int64_t count = together(key, end);
+      run_panel(row, kv_head, key, count, scratch, sums);
+      key += count;
+    }
+  }
+
+  // How many keys from `key` on lie in one piece, at most kPanel.
+  int64_t together(int64_t key, int64_t end) const {
+    const int64_t count = smaller(end - key, kPanel);
+    return a_.pages.table == nullptr ? count : smaller(count, a_.pages.page_size - key % a_.pages.page_size);
+  }
+
+  Matrix<const T> rows_from(const void* x, const AttentionStrides& strides, int64_t row, int64_t kv_head,
+                            int64_t key) const {
+    if (a_.pages.table == nullptr) return head_of<T>(x, strides, row, kv_head, key);
+    const int64_t page = a_.pages.table[row * a_.pages.pages + key / a_.pages.page_size];
+    return head_of<T>(x, strides, page, kv_head, key % a_.pages.page_size);
+  }
+
+  void run_panel(const Row& row, int64_t kv_head, int64_t key, int64_t count, const DecodeScratch<C>& scratch,
+                 const DecodeSums<C>& sums) const {
+    const Matrix<const T> k = rows_from(a_.k, a_.k_strides, row.index, kv_head, key);
+    const Matrix<const T> v = rows_from(a_.v, a_.v_strides, row.index, kv_head, key);
+    // Several rows would widen the same elements again and again.
+    const bool widens = sizeof(T) != sizeof(C) && used_rows() > 1;
+    const Matrix<const C> widened = {scratch.widened, width_};
+    if (widens) copy_rows(k, count, s_.head_size, C{1}, scratch.widened, width_);
+    for (int64_t i = 0; i < used_rows(); ++i) {
+      C* scores = scratch.scores + i * kPanel;
+      if (widens) {
+        score<C>(widened, count, scratch.q + i * width_, scores);
+      } else {
+        score<T>(k, count, scratch.q + i * width_, scores);
+      }
+      weigh(row, kv_head, i, key, count, scores, sums);
+    }
+    if (widens) {
+      copy_rows(v, count, s_.head_size, C{1}, scratch.widened, width_);
+      add<C>(scratch.scores, widened, count, sums.out);
+    } else {
+      add<T>(scratch.scores, v, count, sums.out);
+    }
+  }
+
+  template <typename E>
+  void score(Matrix<const E> keys, int64_t count, const C* q, C* scores) const {
+    for (int64_t j = 0; j < count; j += kLanes<C>) {
+      const Matrix<const E> part = {keys[j], keys.row};
+      store(scores + j, dot_keys(part, smaller(count - j, kLanes<C>), q, s_.head_size));
+    }
+  }
+
+  void weigh(const Row& row, int64_t kv_head, int64_t i, int64_t key, int64_t count, C* scores,
+             const DecodeSums<C>& sums) const {
+    const int64_t head = kv_head * (s_.heads / s_.kv_heads) + i / s_.queries, query = i % s_.queries;
+    const int64_t columns = round_up(count, kLanes<C>);
+    const ScoreChange<T> change(a_.scores, row, head);
+    if (change.any()) change.apply(scores, columns, query, key);
+    mask(scores, within(row.visible(query), key, count), columns, -kInfinity<C>);
+    const C shrink = add_largest(scores, columns, sums.softmax[i]);
+    add_weights(scores, columns, sums.softmax[i]);
+    if (shrink != C{1}) scale_row(sums.out + i * width_, width_, shrink);
+  }
+
+  template <typename E>
+  void add(const C* weights, Matrix<const E> values, int64_t count, C* out) const {
+    if (used_rows() == 1) return add_rows<E, 1>(weights, values, count, out);
+    for (int64_t i = 0; i < used_rows(); i += kRowsTogether) {
+      add_rows<E, kRowsTogether>(weights + i * kPanel, values, count, out + i * width_);
+    }
+  }
+
+  template <typename E, int kRows>
+  void add_rows(const C* weights, Matrix<const E> values, int64_t count, C* out) const {
+    constexpr int64_t kLane = kLanes<C>;
+    int64_t d = 0;
+    for (; d + 4 * kLane <= s_.head_size; d += 4 * kLane) {
+      add_values<E, kRows, 4>(weights, {values.data + d, values.row}, count, kLanes<C>, out + d, width_);
+    }
+    for (; d < s_.head_size; d += kLane) {
+      const int lanes = static_cast<int>(smaller(s_.head_size - d, kLane));
+      add_values<E, kRows, 1>(weights, {values.data + d, values.row}, count, lanes, out + d, width_);
+    }
+  }
+
+  // The chunks of a head into its first.
+  void merge(C* memory, int64_t first) const {
+    const DecodeSums<C> all = sums_at(memory, first);
+    for (int64_t item = first + 1; item < first + chunks_; ++item) {
+      const DecodeSums<C> part = sums_at(memory, item);
+      for (int64_t i = 0; i < used_rows(); ++i) {
+        const C largest[2] = {all.softmax[i].largest, part.softmax[i].largest};
+        const C next = largest[0] > largest[1] ? largest[0] : largest[1], base = next == -kInfinity<C> ? C{0} : next;
+        const C ours = exp2<C>(broadcast<C>(largest[0] - base))[0];
+        const C theirs = exp2<C>(broadcast<C>(largest[1] - base))[0];
+        all.softmax[i] = {next, ours * all.softmax[i].total + theirs * part.softmax[i].total};
+        for (int64_t d = i * width_; d < (i + 1) * width_; d += kLanes<C>) {
+          store(all.out + d, ours * load(all.out + d) + theirs * load(part.out + d));
+        }
+      }
+    }
+  }
+
+  void finish(const Row& row, int64_t kv_head, const DecodeSums<C>& sums) const {
+    const AttentionStrides lse_strides = contiguous(a_.scores, s_.heads, s_.queries, 1);
+    for (int64_t i = 0; i < used_rows(); ++i) {
+      const int64_t head = kv_head * (s_.heads / s_.kv_heads) + i / s_.queries, query = i % s_.queries;
+      const Range seen = row.visible(query);
+      const bool sees = seen.begin < seen.end;
+      *head_of<C>(a_.lse, lse_strides, row.index, head, query).data = sees ? log_sum(sums.softmax[i]) : -kInfinity<C>;
+      const Matrix<T> out = head_of<T>(a_.out, a_.out_strides, row.index, head, query);
+      write_rows<T>(sums.out + i * width_, width_, 1, s_.head_size, sees ? C{1} / sums.softmax[i].total : C{0}, out);
+    }
+  }
+
+  const AttentionForward& a_;
+  const AttentionSizes& s_;
+  int64_t width_, rows_, chunks_, sums_size_;
+};
+
+}  // namespace
+}  // namespace wordkiln::cpu::WORDKILN_ISA

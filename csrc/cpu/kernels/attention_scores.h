@@ -1,0 +1,183 @@
+// Between the two products of attention: soft-cap, bias, mask, softmax and dropout of one query's scores in a tile.
+// Scores are in base 2, times log2(e): exp2 needs no reduction by ln 2.
+#pragma once
+
+#include "common/philox.h"
+#include "cpu/kernels/attention.h"
+#include "cpu/kernels/math.h"
+
+namespace wordkiln::cpu::WORDKILN_ISA {
+namespace {
+
+constexpr double kLog2E = 1.44269504088896340736, kLn2 = 0.693147180559945309417;
+
+template <typename C>
+constexpr C kInfinity = static_cast<C>(__builtin_inf());
+
+// What q is multiplied with so that a product with a key is what ScoreChange takes.
+inline double query_scale(const AttentionScores& scores) {
+  return scores.soft_cap > 0 ? scores.scale / scores.soft_cap : scores.scale * kLog2E;
+}
+
+// What the scores of a query head become before the softmax.
+template <typename T, typename C = Computed<T>>
+struct ScoreChange {
+  const Row& row;
+  C cap;          // log2(e) * soft_cap, or 0
+  const T* bias;  // of query 0 and key 0, or null
+  AttentionBiasStrides bias_strides;
+  C slope;  // log2(e) * slope
+
+  ScoreChange(const AttentionScores& scores, const Row& row_, int64_t head)
+      : row(row_),
+        cap(static_cast<C>(scores.soft_cap * kLog2E)),
+        bias(static_cast<const T*>(scores.bias)),
+        bias_strides(scores.bias_strides),
+        slope(scores.slopes == nullptr ? C{0} : static_cast<C>(scores.slopes[head] * kLog2E)) {
+    if (bias != nullptr) bias += row.index * bias_strides.batch + head * bias_strides.head;
+  }
+
+  bool any() const { return cap != 0 || bias != nullptr || slope != 0; }
+
+  // To a query's scores, after the cap, of kLanes keys from `key` on.
+  WORDKILN_INLINE Vec<C> add_bias(Vec<C> x, int64_t query, int64_t key) const {
+    if (bias != nullptr) {
+      const T* own = bias + query * bias_strides.row;
+      const int lanes = static_cast<int>(clamp(row.keys - key, 0, kLanes<C>));
+      x += static_cast<C>(kLog2E) * (bias_strides.key != 0 ? load(own + key, lanes) : broadcast<C>(widen(*own)));
+    }
+    if (slope != 0) {
+      const Vec<C> distance =
+          __builtin_convertvector(lane_numbers<C>(), Vec<C>) + static_cast<C>(key - row.position(query));
+      x -= slope * (distance < C{0} ? -distance : distance);
+    }
+    return x;
+  }
+
+  // To a query's scores of `columns` keys from `key` on.
+  void apply(C* scores, int64_t columns, int64_t query, int64_t key) const {
+    for (int64_t j = 0; j < columns; j += kLanes<C>) {
+      Vec<C> x = load(scores + j);
+      if (cap != 0) x = cap * tanh<C>(x);
+      store(scores + j, add_bias(x, query, key + j));
+    }
+  }
+};
+
+template <typename C>
+void fill(C* x, int64_t count, C value) {
+  for (int64_t i = 0; i < count; ++i) x[i] = value;
+}
+
+// x[j] = value for the j of whole vectors up to `columns` that are not in `seen`.
+template <typename C>
+WORDKILN_INLINE void mask(C* x, Range seen, int64_t columns, C value) {
+  typedef typename Simd<C>::Int Int;
+  const auto edge = [=](int64_t j) {
+    const Int at = lane_numbers<C>();
+    const Int begin = Int{} + static_cast<int>(seen.begin - j), end = Int{} + static_cast<int>(seen.end - j);
+    store(x + j, ((at >= begin) & (at < end)) ? load(x + j) : broadcast(value));
+  };
+  for (int64_t j = 0; j < seen.begin; j += kLanes<C>) edge(j);
+  for (int64_t j = seen.end / kLanes<C> * kLanes<C>; j < columns; j += kLanes<C>) edge(j);
+}
+
+// What a query has summed of its softmax so far.
+template <typename C>
+struct SoftmaxSums {
+  C largest = -kInfinity<C>;  // of the scores
+  C total = 0;                // of exp(score - largest)
+};
+
+// Takes the scores of `columns` keys into account; scores that count not must be -inf. Returns the factor by which
+// what was summed before must shrink.
+template <typename C>
+WORDKILN_INLINE C add_largest(const C* scores, int64_t columns, SoftmaxSums<C>& sums) {
+  Vec<C> top = broadcast<C>(-kInfinity<C>);
+  for (int64_t j = 0; j < columns; j += kLanes<C>) top = max<C>(load(scores + j), top);
+  const C tile_largest = largest<C>(top);
+  if (!(tile_largest > sums.largest)) return 1;
+  const C shrink = exp2<C>(broadcast<C>(sums.largest - tile_largest))[0];
+  sums.largest = tile_largest;
+  sums.total *= shrink;
+  return shrink;
+}
+
+// Turns scores into weights.
+template <typename C>
+WORDKILN_INLINE void add_weights(C* scores, int64_t columns, SoftmaxSums<C>& sums) {
+  // Before the first visible score -inf - -inf would be NaN.
+  const C base = sums.largest == -kInfinity<C> ? C{0} : sums.largest;
+  Vec<C> totals = {};
+  for (int64_t j = 0; j < columns; j += kLanes<C>) {
+    const Vec<C> weights = exp2<C>(load(scores + j) - base);
+    totals += weights;
+    store(scores + j, weights);
+  }
+  sums.total += sum<C>(totals);
+}
+
+template <typename C>
+WORDKILN_INLINE void scale_row(C* x, int64_t width, C factor) {
+  for (int64_t d = 0; d < width; d += kLanes<C>) store(x + d, factor * load(x + d));
+}
+
+inline float log2_of(float x) { return __builtin_log2f(x); }
+
+inline double log2_of(double x) { return __builtin_log2(x); }
+
+// The natural log of a softmax's denominator.
+template <typename C>
+C log_sum(const SoftmaxSums<C>& sums) {
+  return static_cast<C>(kLn2) * (sums.largest + log2_of(sums.total));
+}
+
+// Which weights of a query are dropped: a function of the seed, the query and the key alone.
+struct Dropout {
+  uint32_t least;  // a word below it drops its key
+  double factor;   // of the weights that stay
+  uint64_t seed;
+  uint32_t head, offset;
+
+  Dropout(const AttentionScores& scores, int64_t row, int64_t heads, int64_t head_)
+      : least(static_cast<uint32_t>(scores.dropout * 4294967296.0)),
+        factor(1 / (1 - scores.dropout)),
+        seed(scores.seed),
+        head(static_cast<uint32_t>(row * heads + head_)),
+        offset(scores.offset) {}
+
+  bool any() const { return least != 0; }
+
+  // factors[j] for the kPanel keys from `key`, a multiple of kPanel. Counter c of a query's panel gives the words of
+  // keys c, c + 16, c + 32 and c + 48, so that every width of vector draws the same.
+  template <typename C>
+  void draw(int64_t query, int64_t key, C* factors) const {
+    constexpr int64_t kCounters = kPanel / 4;
+    constexpr int64_t kWords = WORDKILN_VECTOR_BYTES / 4;
+    for (int64_t c = 0; c < kCounters; c += kWords) {
+      Words counter[4] = {Words{}, static_cast<uint32_t>(query) - Words{}, head - Words{}, offset - Words{}};
+      for (int i = 0; i < kWords; ++i) {
+        counter[0][i] = static_cast<uint32_t>(key / kPanel * kCounters + c) + static_cast<uint32_t>(i);
+      }
+      philox4x32(counter, seed, [](Words x, uint32_t y, Words& high) { return multiply_wide(x, y, high); });
+      for (int part = 0; part < 4; ++part) {
+        for (int i = 0; i < kWords; ++i) {
+          factors[part * kCounters + c + i] = counter[part][i] < least ? C{0} : static_cast<C>(factor);
+        }
+      }
+    }
+  }
+
+  // Drops among the weights of `columns` keys from `key`, a multiple of kPanel.
+  template <typename C>
+  void apply(C* weights, int64_t query, int64_t key, int64_t columns) const {
+    C factors[kPanel];
+    for (int64_t panel = 0; panel < columns; panel += kPanel) {
+      draw(query, key + panel, factors);
+      for (int64_t j = 0; j < smaller(kPanel, columns - panel); ++j) weights[panel + j] *= factors[j];
+    }
+  }
+};
+
+}  // namespace
+}  // namespace wordkiln::cpu::WORDKILN_ISA

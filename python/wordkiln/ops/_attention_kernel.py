@@ -1,0 +1,252 @@
+"""The attention kernel as a torch op with its gradient."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wordkiln import _kernels
+from wordkiln.ops._checks import dtype_name
+
+_INPUTS = (
+    "Tensor? key_lengths, Tensor? bias, Tensor? slopes, Tensor? seed, Tensor? query_offsets, Tensor? key_offsets,"
+    " bool causal, int window, float scale, float soft_cap, float dropout"
+)
+
+
+def attention_kernel(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    key_lengths: Tensor | None,
+    bias: Tensor | None,
+    slopes: Tensor | None,
+    seed: Tensor | None,
+    query_offsets: Tensor | None,
+    key_offsets: Tensor | None,
+    causal: bool,
+    window: int,
+    scale: float,
+    soft_cap: float,
+    dropout: float,
+) -> tuple[Tensor, Tensor]:
+    """Out and lse of checked inputs.
+
+    0 stands for no window and no cap; offsets go with a batch of one long row. The log-sum-exp has a gradient.
+    """
+    slopes = None if slopes is None else slopes.to(torch.float64).contiguous()
+    inputs = (q, k, v, key_lengths, bias, slopes, seed, query_offsets, key_offsets)
+    plain = all(x is None or type(x) in (Tensor, torch.nn.Parameter) for x in inputs) and q.device.type == "cpu"
+    if plain and not torch.compiler.is_compiling() and not _needs_gradient(q, k, v, bias):
+        # Without the dispatcher: it takes ten times as long as the call itself.
+        return _forward(*inputs, causal, window, scale, soft_cap, dropout)
+    both: tuple[Tensor, Tensor] = _attention(*inputs, causal, window, scale, soft_cap, dropout)
+    return both
+
+
+def _needs_gradient(*inputs: Tensor | None) -> bool:
+    return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
+
+
+def _forward(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    key_lengths: Tensor | None,
+    bias: Tensor | None,
+    slopes: Tensor | None,
+    seed: Tensor | None,
+    query_offsets: Tensor | None,
+    key_offsets: Tensor | None,
+    causal: bool,
+    window: int,
+    scale: float,
+    soft_cap: float,
+    dropout: float,
+) -> tuple[Tensor, Tensor]:
+    q, k, v = _contiguous_rows(q), _contiguous_rows(k), _contiguous_rows(v)
+    bias = None if bias is None else _contiguous_rows(bias)
+    out, lse = _empty_outputs(q)
+    _kernels.attention_forward(
+        dtype_name(q),
+        q.data_ptr(),
+        k.data_ptr(),
+        v.data_ptr(),
+        out.data_ptr(),
+        lse.data_ptr(),
+        _address(key_lengths),
+        _sizes(q, k, query_offsets),
+        _strides(q, query_offsets),
+        _strides(k, query_offsets),
+        _strides(v, query_offsets),
+        _strides(out, query_offsets),
+        causal,
+        scale,
+        window,
+        soft_cap,
+        _address(bias),
+        _bias_strides(bias),
+        _address(slopes),
+        dropout,
+        *_seed(seed),
+        _address(query_offsets),
+        _address(key_offsets),
+    )
+    return out, lse
+
+
+_attention = torch.library.custom_op(
+    "wordkiln::attention",
+    _forward,
+    mutates_args=(),
+    device_types="cpu",
+    schema=f"(Tensor q, Tensor k, Tensor v, {_INPUTS}) -> (Tensor, Tensor)",
+)
+
+
+@_attention.register_fake
+def _attention_fake(q: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+    return _empty_outputs(_contiguous_rows(q))
+
+
+@torch.library.custom_op(
+    "wordkiln::attention_backward",
+    mutates_args=(),
+    device_types="cpu",
+    schema="(Tensor q, Tensor k, Tensor v, Tensor out, Tensor lse, Tensor grad_out, Tensor? grad_lse,"
+    f" bool needs_bias, {_INPUTS}) -> (Tensor, Tensor, Tensor, Tensor)",
+)
+def _attention_backward(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    grad_out: Tensor,
+    grad_lse: Tensor | None,
+    needs_bias: bool,
+    key_lengths: Tensor | None,
+    bias: Tensor | None,
+    slopes: Tensor | None,
+    seed: Tensor | None,
+    query_offsets: Tensor | None,
+    key_offsets: Tensor | None,
+    causal: bool,
+    window: int,
+    scale: float,
+    soft_cap: float,
+    dropout: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    q, k, v, out, grad_out = (_contiguous_rows(x) for x in (q, k, v, out, grad_out))
+    bias = None if bias is None else _contiguous_rows(bias)
+    grad_lse = None if grad_lse is None else grad_lse.contiguous()
+    grad_q, grad_k, grad_v = (x.new_empty(x.shape) for x in (q, k, v))
+    # Sums over rows of the batch are kept in the dtype that kernels compute in.
+    grad_bias = _empty_bias(lse, bias, needs_bias).zero_()
+    _kernels.attention_backward(
+        dtype_name(q),
+        q.data_ptr(),
+        k.data_ptr(),
+        v.data_ptr(),
+        out.data_ptr(),
+        lse.data_ptr(),
+        grad_out.data_ptr(),
+        grad_q.data_ptr(),
+        grad_k.data_ptr(),
+        grad_v.data_ptr(),
+        _address(key_lengths),
+        _sizes(q, k, query_offsets),
+        _strides(q, query_offsets),
+        _strides(k, query_offsets),
+        _strides(v, query_offsets),
+        _strides(out, query_offsets),
+        _strides(grad_out, query_offsets),
+        causal,
+        scale,
+        window,
+        soft_cap,
+        _address(bias),
+        _bias_strides(bias),
+        _address(slopes),
+        dropout,
+        *_seed(seed),
+        _address(query_offsets),
+        _address(key_offsets),
+        _address(grad_lse),
+        grad_bias.data_ptr() if needs_bias else 0,
+        _bias_strides(grad_bias if needs_bias else None),
+    )
+    return grad_q, grad_k, grad_v, grad_bias
+
+
+@_attention_backward.register_fake
+def _attention_backward_fake(
+    q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, grad_out: Tensor, grad_lse: Tensor | None,
+    needs_bias: bool, key_lengths: Tensor | None, bias: Tensor | None, *_: Any,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    grads = (q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape))
+    return *grads, _empty_bias(lse, bias, needs_bias)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.set_materialize_grads(False)
+    ctx.options = inputs[9:]
+    ctx.save_for_backward(*inputs[:9], *output)
+
+
+def _differentiate(ctx: Any, grad_out: Tensor | None, grad_lse: Tensor | None) -> tuple[Tensor | None, ...]:
+    q, k, v, key_lengths, bias, *rest, out, lse = ctx.saved_tensors
+    grad_out = torch.zeros_like(out) if grad_out is None else grad_out
+    needs_bias = bias is not None and ctx.needs_input_grad[4]
+    *grads, grad_bias = _attention_backward(
+        q, k, v, out, lse, grad_out, grad_lse, needs_bias, key_lengths, bias, *rest, *ctx.options
+    )
+    return *grads, None, grad_bias.to(bias.dtype) if needs_bias else None, *(None,) * 9
+
+
+_attention.register_autograd(_differentiate, setup_context=_save)
+
+
+def _address(x: Tensor | None) -> int:
+    return 0 if x is None else x.data_ptr()
+
+
+def _contiguous_rows(x: Tensor) -> Tensor:
+    return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
+
+
+def _empty_outputs(q: Tensor) -> tuple[Tensor, Tensor]:
+    # In q's own layout: [B, S, H, D] seen as [B, H, S, D] goes back to [B, S, H * D] without a copy.
+    out = torch.empty_like(q)
+    if q.shape[-1] != 1 and out.stride(-1) != 1:
+        out = q.new_empty(q.shape)
+    return out, q.new_empty(q.shape[:-1], dtype=torch.float32 if q.dtype == torch.bfloat16 else q.dtype)
+
+
+def _empty_bias(lse: Tensor, bias: Tensor | None, needed: bool) -> Tensor:
+    return lse.new_empty(bias.shape if needed and bias is not None else (0,))
+
+
+def _seed(seed: Tensor | None) -> tuple[int, int]:
+    if seed is None:
+        return 0, 0
+    value, offset = seed.tolist()
+    return value % 2**64, offset % 2**32
+
+
+def _sizes(q: Tensor, k: Tensor, offsets: Tensor | None) -> tuple[int, int, int, int, int, int]:
+    batch = q.shape[0] if offsets is None else offsets.shape[0] - 1
+    return (batch, q.shape[1], k.shape[1], q.shape[2], k.shape[2], q.shape[3])
+
+
+def _strides(x: Tensor, offsets: Tensor | None) -> tuple[int, int, int]:
+    return (x.stride(0) if offsets is None else 0, x.stride(1), x.stride(2))
+
+
+def _bias_strides(bias: Tensor | None) -> tuple[int, int, int, int]:
+    if bias is None:
+        return (0, 0, 0, 0)
+    batch, head, row, key = (0 if n == 1 else step for n, step in zip(bias.shape, bias.stride(), strict=True))
+    return (batch, head, row, key)
