@@ -8,7 +8,6 @@ from wordkiln.ops import reference
 from wordkiln.ops._attention import attention
 from wordkiln.ops._linear import linear
 from wordkiln.ops._linear_cross_entropy import linear_cross_entropy
-from wordkiln.ops._lstm import lstm
-from wordkiln.ops._recurrence import gru, rnn
+from wordkiln.ops._recurrence import gru, lstm, rnn
 
 __all__ = ["attention", "gru", "linear", "linear_cross_entropy", "lstm", "reference", "rnn"]
