@@ -82,8 +82,8 @@ void forward(const std::string& dtype, const std::string& kind, uintptr_t gates,
 
 void backward(const std::string& dtype, const std::string& kind, uintptr_t activations, uintptr_t grad_gates,
               uintptr_t hidden_new, uintptr_t grad_hidden_new, uintptr_t weight_hh, uintptr_t h0, uintptr_t c0,
-              uintptr_t lengths, uintptr_t out, uintptr_t cells, uintptr_t grad_out, uintptr_t grad_h,
-              uintptr_t grad_c, const Sizes& sizes) {
+              uintptr_t lengths, uintptr_t out, uintptr_t cells, uintptr_t grad_out, uintptr_t grad_h, uintptr_t grad_c,
+              const Sizes& sizes) {
   const RecurrentSizes s = to_sizes(sizes);
   const Recurrence recurrence = parse_recurrence(kind);
   const Counts count = count_layer(recurrence, s);

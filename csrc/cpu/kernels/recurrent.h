@@ -13,9 +13,15 @@ struct RecurrentPart {
   bool shares_rows;  // other threads compute other units of the same rows: they must meet after each step
 };
 
-// With 8 rows for each thread the batch is cut, which needs no barrier; else the hidden units are.
-inline RecurrentPart recurrent_part(int64_t batch, int64_t blocks, int thread, int threads) {
-  if (batch >= 8 * threads || threads == 1) return {split(batch, thread, threads), {0, blocks}, false};
+// Weights that the caches deliver to every thread as fast as they are used.
+constexpr int64_t kNearWeights = int64_t{8} << 20;
+
+// With 8 rows for each thread and weights that are near the batch is cut, which needs no barrier; else the hidden units
+// are: each thread reads only its own part of the weights.
+inline RecurrentPart recurrent_part(int64_t batch, int64_t blocks, int64_t weight_bytes, int thread, int threads) {
+  if (threads == 1 || (batch >= 8 * threads && weight_bytes <= kNearWeights)) {
+    return {split(batch, thread, threads), {0, blocks}, false};
+  }
   return {{0, batch}, split(blocks, thread, threads), true};
 }
 

@@ -1,18 +1,18 @@
 // Back through time: per step the gradient of the pre-activations, element by element, then grad_h = grad_gates W_hh.
 // weight_hh is packed once a call as [panel of columns][GH][columns of a tile].
-#include "cpu/kernels/gemm.h"
 #include "cpu/kernels/kernels.h"
 #include "cpu/kernels/recurrent.h"
 #include "cpu/kernels/recurrent_cells.h"
+#include "cpu/kernels/recurrent_product.h"
 #include "cpu/workspace.h"
 
 namespace wordkiln::cpu::WORDKILN_ISA {
 namespace {
 
-template <typename T>
-constexpr int64_t kPanel = kTileVectors * kLanes<T>;
+constexpr int kPanelVectors = 2;
 
-constexpr int64_t kDepthBlock = 512;  // rows of a panel that stay in L2 while all rows of the batch pass
+template <typename T>
+constexpr int64_t kPanel = kPanelVectors * kLanes<T>;
 
 template <typename T, typename Cell>
 class BackwardPass {
@@ -35,7 +35,7 @@ class BackwardPass {
       const Range mine = split(panels_, thread, threads);
       for (int64_t panel = mine.begin; panel < mine.end; ++panel) pack(panel);
       barrier();
-      const RecurrentPart part = recurrent_part(a_.sizes.batch, panels_, thread, threads);
+      const RecurrentPart part = recurrent_part(a_.sizes.batch, panels_, weight_bytes(), thread, threads);
       for (int64_t t = a_.sizes.steps - 1; t >= 0; --t) {
         gate_gradients(t, part);
         if (part.shares_rows) barrier();
@@ -47,6 +47,8 @@ class BackwardPass {
 
  private:
   static constexpr int kGates = Cell::kGates;
+
+  int64_t weight_bytes() const { return width() * kGates * hidden_ * static_cast<int64_t>(sizeof(T)); }
 
   int64_t width() const { return panels_ * kPanel<T>; }
 
@@ -60,7 +62,7 @@ class BackwardPass {
     const T* from = static_cast<const T*>(a_.weight_hh) + unit;
     T* to = packed_ + unit * kGates * hidden_;
     for (int64_t k = 0; k < kGates * hidden_; ++k, from += hidden_, to += kPanel<T>) {
-      for (int j = 0; j < kTileVectors; ++j) {
+      for (int j = 0; j < kPanelVectors; ++j) {
         const int64_t left = hidden_ - unit - j * kLanes<T>;
         store(to + j * kLanes<T>, load(from + j * kLanes<T>, left < kLanes<T> ? static_cast<int>(left) : kLanes<T>));
       }
@@ -82,7 +84,7 @@ class BackwardPass {
         if (grad_out_ != nullptr) {
           grad_h += load(grad_out_ + (t * a_.sizes.batch + row) * hidden_ + unit, at.units);
         }
-        Cell::backward(at, grad_h);
+        store(at.carried, Cell::backward(at, grad_h));
       }
     }
   }
@@ -114,32 +116,17 @@ class BackwardPass {
     if constexpr (Cell::kHasHiddenNew) store(row.grad_hidden_new, Vec<T>{}, row.units);
   }
 
-  // carried_ (+)= the gradient of W_hh h times W_hh, for this thread's rows and columns.
+  // carried_ += the gradient of W_hh h times W_hh, for this thread's rows and columns.
   void carry(int64_t t, const RecurrentPart& part) {
-    const int64_t begin = t * a_.sizes.batch, own = Cell::kHasHiddenNew ? kGates - 1 : kGates;
+    const int64_t row = kGates * hidden_, own = Cell::kHasHiddenNew ? kGates - 1 : kGates;
+    const int64_t begin = t * a_.sizes.batch + part.rows.begin, count = part.rows.end - part.rows.begin;
     for (int64_t panel = part.blocks.begin; panel < part.blocks.end; ++panel) {
-      const T* weights = packed_ + panel * kPanel<T> * kGates * hidden_;
-      T* to = carried_ + panel * kPanel<T>;
-      const int64_t row = kGates * hidden_;
-      multiply_rows(grad_gates_ + begin * row, row, own * hidden_, weights, to, part.rows, Cell::kCarries);
+      const T* weights = packed_ + panel * kPanel<T> * row;
+      T* to = carried_ + part.rows.begin * width() + panel * kPanel<T>;
+      add_product<T, kPanelVectors>(count, own * hidden_, grad_gates_ + begin * row, row, weights, to, width(), true);
       if constexpr (Cell::kHasHiddenNew) {
-        weights += own * hidden_ * kPanel<T>;
-        multiply_rows(grad_hidden_new_ + begin * hidden_, hidden_, hidden_, weights, to, part.rows, true);
-      }
-    }
-  }
-
-  // to[rows, kPanel] (+)= grads[rows, depth] weights[depth, kPanel]
-  void multiply_rows(const T* grads, int64_t grads_row, int64_t depth, const T* weights, T* to, Range rows,
-                     bool accumulate) {
-    const int64_t count = rows.end - rows.begin, groups = (count + kTileRows - 1) / kTileRows;
-    for (int64_t k = 0; k < depth; k += kDepthBlock) {
-      const int64_t size = depth - k < kDepthBlock ? depth - k : kDepthBlock;
-      for (int64_t group = 0; group < groups; ++group) {
-        const Range part = split(count, group, groups);
-        const int64_t row = rows.begin + part.begin;
-        multiply<T>(part.end - part.begin, kPanel<T>, size, {grads + row * grads_row + k, grads_row, 1},
-                    weights + k * kPanel<T>, kPanel<T>, to + row * width(), width(), accumulate || k > 0);
+        add_product<T, kPanelVectors>(count, hidden_, grad_hidden_new_ + begin * hidden_, hidden_,
+                                      weights + own * hidden_ * kPanel<T>, to, width(), true);
       }
     }
   }

@@ -1,7 +1,8 @@
 // The elementwise part of each recurrence: one row of the batch, one vector of units.
 //
-// A cell says how many gates it has, what its accumulators start from (`start`), what becomes of them when W_hh h has
-// been added (`finish`), and the gradients of its pre-activations (`backward`). The maths is in docs/recurrence.md.
+// A cell says how many gates it has, what follows from its pre-activations and W_hh h (`finish`), the gradients of its
+// pre-activations, and what of the gradient of h_before does not go through W_hh (`backward`). `kVectors` of its gates
+// are multiplied at a time. The maths is in docs/recurrence.md.
 #pragma once
 
 #include "cpu/kernels/math.h"
@@ -22,6 +23,8 @@ struct ForwardRow {
   int64_t hidden;
   int units;  // of the vector that exist
   bool keep;
+
+  WORDKILN_INLINE Vec<T> gate(int g) const { return load(gates + g * hidden, units); }
 };
 
 template <typename T>
@@ -34,7 +37,7 @@ struct BackwardRow {
   const T* c_before;
   const T* out;
   const T* cells;
-  T* carried;  // a whole vector: what of the gradient of h_before does not go through W_hh
+  T* carried;  // a whole vector
   T* grad_c;
   int64_t hidden;
   int units;
@@ -42,17 +45,14 @@ struct BackwardRow {
 
 template <typename T>
 struct LstmCell {
-  static constexpr int kGates = 4;
-  static constexpr bool kHasCells = true, kCarries = false, kHasHiddenNew = false;
+  static constexpr int kGates = 4, kVectors = 2;
+  static constexpr bool kHasCells = true, kHasHiddenNew = false;
 
-  WORDKILN_INLINE static void start(const ForwardRow<T>& row, Vec<T> (&acc)[kGates]) {
-    WORDKILN_UNROLL
-    for (int g = 0; g < kGates; ++g) acc[g] = load(row.gates + g * row.hidden, row.units);
-  }
-
-  WORDKILN_INLINE static void finish(const ForwardRow<T>& row, const Vec<T> (&acc)[kGates]) {
-    const Vec<T> input = sigmoid<T>(acc[0]), forget = sigmoid<T>(acc[1]), cell = tanh<T>(acc[2]),
-                 output = sigmoid<T>(acc[3]);
+  WORDKILN_INLINE static void finish(const ForwardRow<T>& row, const T* product) {
+    const Vec<T> input = sigmoid<T>(row.gate(0) + load(product));
+    const Vec<T> forget = sigmoid<T>(row.gate(1) + load(product + kLanes<T>));
+    const Vec<T> cell = tanh<T>(row.gate(2) + load(product + 2 * kLanes<T>));
+    const Vec<T> output = sigmoid<T>(row.gate(3) + load(product + 3 * kLanes<T>));
     const Vec<T> c = forget * load(row.c_before, row.units) + input * cell;
     store(row.cells, c, row.units);
     store(row.out, output * tanh<T>(c), row.units);
@@ -63,7 +63,7 @@ struct LstmCell {
     store(row.gates + 3 * row.hidden, output, row.units);
   }
 
-  WORDKILN_INLINE static void backward(const BackwardRow<T>& row, Vec<T> grad_h) {
+  WORDKILN_INLINE static Vec<T> backward(const BackwardRow<T>& row, Vec<T> grad_h) {
     const int64_t hidden = row.hidden;
     const int n = row.units;
     const Vec<T> input = load(row.gates, n), forget = load(row.gates + hidden, n);
@@ -75,32 +75,30 @@ struct LstmCell {
     store(row.grad_gates + 2 * hidden, grad_c * input * (T{1} - cell * cell), n);
     store(row.grad_gates + 3 * hidden, grad_h * tanh_c * output * (T{1} - output), n);
     store(row.grad_c, grad_c * forget, n);
+    return Vec<T>{};
   }
 };
 
 template <typename T>
 struct GruCell {
-  static constexpr int kGates = 3;
-  static constexpr bool kHasCells = false, kCarries = true, kHasHiddenNew = true;
+  static constexpr int kGates = 3, kVectors = 3;
+  static constexpr bool kHasCells = false, kHasHiddenNew = true;
 
-  WORDKILN_INLINE static void start(const ForwardRow<T>& row, Vec<T> (&acc)[kGates]) {
-    acc[0] = load(row.gates, row.units);
-    acc[1] = load(row.gates + row.hidden, row.units);
-    acc[2] = row.bias_new == nullptr ? Vec<T>{} : load(row.bias_new, row.units);
-  }
-
-  WORDKILN_INLINE static void finish(const ForwardRow<T>& row, const Vec<T> (&acc)[kGates]) {
-    const Vec<T> reset = sigmoid<T>(acc[0]), update = sigmoid<T>(acc[1]);
-    const Vec<T> fresh = tanh<T>(load(row.gates + 2 * row.hidden, row.units) + reset * acc[2]);
+  WORDKILN_INLINE static void finish(const ForwardRow<T>& row, const T* product) {
+    const Vec<T> reset = sigmoid<T>(row.gate(0) + load(product));
+    const Vec<T> update = sigmoid<T>(row.gate(1) + load(product + kLanes<T>));
+    Vec<T> hidden_new = load(product + 2 * kLanes<T>);
+    if (row.bias_new != nullptr) hidden_new += load(row.bias_new, row.units);
+    const Vec<T> fresh = tanh<T>(row.gate(2) + reset * hidden_new);
     store(row.out, fresh + update * (load(row.h_before, row.units) - fresh), row.units);
     if (!row.keep) return;
     store(row.gates, reset, row.units);
     store(row.gates + row.hidden, update, row.units);
     store(row.gates + 2 * row.hidden, fresh, row.units);
-    store(row.hidden_new, acc[2], row.units);
+    store(row.hidden_new, hidden_new, row.units);
   }
 
-  WORDKILN_INLINE static void backward(const BackwardRow<T>& row, Vec<T> grad_h) {
+  WORDKILN_INLINE static Vec<T> backward(const BackwardRow<T>& row, Vec<T> grad_h) {
     const int64_t hidden = row.hidden;
     const int n = row.units;
     const Vec<T> reset = load(row.gates, n), update = load(row.gates + hidden, n);
@@ -112,34 +110,32 @@ struct GruCell {
     store(row.grad_gates + hidden, grad_update, n);
     store(row.grad_gates + 2 * hidden, grad_fresh, n);
     store(row.grad_hidden_new, grad_fresh * reset, n);
-    store(row.carried, grad_h * update);
+    return grad_h * update;
   }
 };
 
 template <typename T, bool kRectified>
 struct PlainCell {
-  static constexpr int kGates = 1;
-  static constexpr bool kHasCells = false, kCarries = false, kHasHiddenNew = false;
+  static constexpr int kGates = 1, kVectors = 1;
+  static constexpr bool kHasCells = false, kHasHiddenNew = false;
 
-  WORDKILN_INLINE static void start(const ForwardRow<T>& row, Vec<T> (&acc)[kGates]) {
-    acc[0] = load(row.gates, row.units);
-  }
-
-  WORDKILN_INLINE static void finish(const ForwardRow<T>& row, const Vec<T> (&acc)[kGates]) {
+  WORDKILN_INLINE static void finish(const ForwardRow<T>& row, const T* product) {
+    const Vec<T> sum = row.gate(0) + load(product);
     if constexpr (kRectified) {
-      store(row.out, acc[0] < T{0} ? Vec<T>{} : acc[0], row.units);  // a NaN stays one
+      store(row.out, sum < T{0} ? Vec<T>{} : sum, row.units);  // a NaN stays one
     } else {
-      store(row.out, tanh<T>(acc[0]), row.units);
+      store(row.out, tanh<T>(sum), row.units);
     }
   }
 
-  WORDKILN_INLINE static void backward(const BackwardRow<T>& row, Vec<T> grad_h) {
+  WORDKILN_INLINE static Vec<T> backward(const BackwardRow<T>& row, Vec<T> grad_h) {
     const Vec<T> h = load(row.out, row.units);
     if constexpr (kRectified) {
       store(row.grad_gates, h > T{0} ? grad_h : Vec<T>{}, row.units);
     } else {
       store(row.grad_gates, grad_h * (T{1} - h * h), row.units);
     }
+    return Vec<T>{};
   }
 };
 
