@@ -2,6 +2,7 @@
 
 #include <pybind11/stl.h>
 
+#include <stdexcept>
 #include <tuple>
 
 #include "bindings/checks.h"
@@ -14,64 +15,110 @@ namespace {
 
 using Sizes = std::tuple<int64_t, int64_t, int64_t>;
 
-// The element counts of each array of a layer.
+Recurrence parse_recurrence(const std::string& name) {
+  if (name == "lstm") return Recurrence::kLstm;
+  if (name == "gru") return Recurrence::kGru;
+  if (name == "tanh") return Recurrence::kTanh;
+  if (name == "relu") return Recurrence::kRelu;
+  throw std::invalid_argument("kind='" + name + "': must be 'lstm', 'gru', 'tanh' or 'relu'");
+}
+
+// The element counts of each array of a layer; 0 for what its recurrence does not have.
 struct Counts {
-  int64_t gates, weight, states, state;
+  int64_t gates, weight, states, cells, hidden_new, h, c;
 };
 
-Counts count_layer(const LstmSizes& s) {
-  return {count_elements("gates", {4, s.steps, s.batch, s.hidden}),
-          count_elements("weight_hh", {4, s.hidden, s.hidden}), count_elements("out", {s.steps, s.batch, s.hidden}),
-          count_elements("h0", {s.batch, s.hidden})};
+Counts count_layer(Recurrence kind, const RecurrentSizes& s) {
+  const int64_t gates = gates_of(kind), states = count_elements("out", {s.steps, s.batch, s.hidden});
+  const int64_t state = count_elements("h0", {s.batch, s.hidden});
+  return {
+      .gates = count_elements("gates", {gates, s.steps, s.batch, s.hidden}),
+      .weight = count_elements("weight_hh", {gates, s.hidden, s.hidden}),
+      .states = states,
+      .cells = kind == Recurrence::kLstm ? states : 0,
+      .hidden_new = kind == Recurrence::kGru ? states : 0,
+      .h = state,
+      .c = kind == Recurrence::kLstm ? state : 0,
+  };
 }
 
-LstmSizes to_sizes(const Sizes& sizes) { return {std::get<0>(sizes), std::get<1>(sizes), std::get<2>(sizes)}; }
+const int64_t* to_lengths(uintptr_t address, const RecurrentSizes& sizes) {
+  const auto* lengths = static_cast<const int64_t*>(to_pointer("lengths", address, 0));
+  for (int64_t row = 0; lengths != nullptr && row < sizes.batch; ++row) {
+    if (lengths[row] < 0 || lengths[row] > sizes.steps) {
+      throw std::invalid_argument("lengths[" + std::to_string(row) + "]=" + std::to_string(lengths[row]) +
+                                  ": must be 0 to " + std::to_string(sizes.steps));
+    }
+  }
+  return lengths;
+}
 
-void forward(const std::string& dtype, uintptr_t gates, uintptr_t weight_hh, uintptr_t h0, uintptr_t c0, uintptr_t out,
-             uintptr_t cells, const Sizes& sizes) {
-  const LstmSizes s = to_sizes(sizes);
-  const Counts count = count_layer(s);
-  const LstmForward arguments = {
+RecurrentSizes to_sizes(const Sizes& sizes) { return {std::get<0>(sizes), std::get<1>(sizes), std::get<2>(sizes)}; }
+
+void forward(const std::string& dtype, const std::string& kind, uintptr_t gates, uintptr_t weight_hh,
+             uintptr_t bias_new, uintptr_t h0, uintptr_t c0, uintptr_t lengths, uintptr_t out, uintptr_t cells,
+             uintptr_t hidden_new, const Sizes& sizes, bool keep) {
+  const RecurrentSizes s = to_sizes(sizes);
+  const Recurrence recurrence = parse_recurrence(kind);
+  const Counts count = count_layer(recurrence, s);
+  const RecurrentForward arguments = {
+      .kind = recurrence,
       .gates = to_pointer("gates", gates, count.gates),
       .weight_hh = to_pointer("weight_hh", weight_hh, count.weight),
-      .h0 = to_pointer("h0", h0, count.state),
-      .c0 = to_pointer("c0", c0, count.state),
+      .bias_new = to_pointer("bias_new", bias_new, 0),
+      .h0 = to_pointer("h0", h0, count.h),
+      .c0 = to_pointer("c0", c0, count.c),
+      .lengths = to_lengths(lengths, s),
       .out = to_pointer("out", out, count.states),
-      .cells = to_pointer("cells", cells, count.states),
+      .cells = to_pointer("cells", cells, keep ? count.cells : count.c),
+      .hidden_new = to_pointer("hidden_new", hidden_new, keep ? count.hidden_new : 0),
       .sizes = s,
+      .keep = keep,
   };
   const DType type = parse_dtype(dtype);
   const py::gil_scoped_release release;
-  lstm_forward(type, arguments);
+  recurrent_forward(type, arguments);
 }
 
-void backward(const std::string& dtype, uintptr_t activations, uintptr_t grad_gates, uintptr_t weight_hh, uintptr_t c0,
-              uintptr_t cells, uintptr_t grad_out, uintptr_t grad_h, uintptr_t grad_c, const Sizes& sizes) {
-  const LstmSizes s = to_sizes(sizes);
-  const Counts count = count_layer(s);
-  const LstmBackward arguments = {
-      .activations = to_pointer("activations", activations, count.gates),
+void backward(const std::string& dtype, const std::string& kind, uintptr_t activations, uintptr_t grad_gates,
+              uintptr_t hidden_new, uintptr_t grad_hidden_new, uintptr_t weight_hh, uintptr_t h0, uintptr_t c0,
+              uintptr_t lengths, uintptr_t out, uintptr_t cells, uintptr_t grad_out, uintptr_t grad_h, uintptr_t grad_c,
+              const Sizes& sizes) {
+  const RecurrentSizes s = to_sizes(sizes);
+  const Recurrence recurrence = parse_recurrence(kind);
+  const Counts count = count_layer(recurrence, s);
+  const bool is_lstm = recurrence == Recurrence::kLstm, is_plain = gates_of(recurrence) == 1;
+  const RecurrentBackward arguments = {
+      .kind = recurrence,
+      .activations = to_pointer("activations", activations, is_plain ? 0 : count.gates),
       .grad_gates = to_pointer("grad_gates", grad_gates, count.gates),
+      .hidden_new = to_pointer("hidden_new", hidden_new, count.hidden_new),
+      .grad_hidden_new = to_pointer("grad_hidden_new", grad_hidden_new, count.hidden_new),
       .weight_hh = to_pointer("weight_hh", weight_hh, count.weight),
-      .c0 = to_pointer("c0", c0, count.state),
-      .cells = to_pointer("cells", cells, count.states),
+      .h0 = to_pointer("h0", h0, recurrence == Recurrence::kGru ? count.h : 0),
+      .c0 = to_pointer("c0", c0, count.c),
+      .lengths = to_lengths(lengths, s),
+      .out = to_pointer("out", out, is_lstm ? 0 : count.states),
+      .cells = to_pointer("cells", cells, count.cells),
       .grad_out = to_pointer("grad_out", grad_out, 0),
-      .grad_h = to_pointer("grad_h", grad_h, count.state),
-      .grad_c = to_pointer("grad_c", grad_c, count.state),
+      .grad_h = to_pointer("grad_h", grad_h, count.h),
+      .grad_c = to_pointer("grad_c", grad_c, count.c),
       .sizes = s,
   };
   const DType type = parse_dtype(dtype);
   const py::gil_scoped_release release;
-  lstm_backward(type, arguments);
+  recurrent_backward(type, arguments);
 }
 
 }  // namespace
 
 void register_rnn(py::module_& m) {
-  m.def("lstm_forward", &forward, py::arg("dtype"), py::arg("gates"), py::arg("weight_hh"), py::arg("h0"),
-        py::arg("c0"), py::arg("out"), py::arg("cells"), py::arg("sizes"));
-  m.def("lstm_backward", &backward, py::arg("dtype"), py::arg("activations"), py::arg("grad_gates"),
-        py::arg("weight_hh"), py::arg("c0"), py::arg("cells"), py::arg("grad_out"), py::arg("grad_h"),
+  m.def("recurrent_forward", &forward, py::arg("dtype"), py::arg("kind"), py::arg("gates"), py::arg("weight_hh"),
+        py::arg("bias_new"), py::arg("h0"), py::arg("c0"), py::arg("lengths"), py::arg("out"), py::arg("cells"),
+        py::arg("hidden_new"), py::arg("sizes"), py::arg("keep"));
+  m.def("recurrent_backward", &backward, py::arg("dtype"), py::arg("kind"), py::arg("activations"),
+        py::arg("grad_gates"), py::arg("hidden_new"), py::arg("grad_hidden_new"), py::arg("weight_hh"), py::arg("h0"),
+        py::arg("c0"), py::arg("lengths"), py::arg("out"), py::arg("cells"), py::arg("grad_out"), py::arg("grad_h"),
         py::arg("grad_c"), py::arg("sizes"));
 }
 

@@ -44,12 +44,12 @@ void attention_backward(DType dtype, const AttentionBackward& arguments) {
   call("attention_backward", dtype, &cpu::KernelSet::attention_backward, arguments);
 }
 
-void lstm_forward(DType dtype, const LstmForward& arguments) {
-  call("lstm_forward", dtype, &cpu::KernelSet::lstm_forward, arguments);
+void recurrent_forward(DType dtype, const RecurrentForward& arguments) {
+  call("recurrent_forward", dtype, &cpu::KernelSet::recurrent_forward, arguments);
 }
 
-void lstm_backward(DType dtype, const LstmBackward& arguments) {
-  call("lstm_backward", dtype, &cpu::KernelSet::lstm_backward, arguments);
+void recurrent_backward(DType dtype, const RecurrentBackward& arguments) {
+  call("recurrent_backward", dtype, &cpu::KernelSet::recurrent_backward, arguments);
 }
 
 void rotary(DType dtype, const Rotary& arguments) { call("rotary", dtype, &cpu::KernelSet::rotary, arguments); }

@@ -12,9 +12,9 @@ namespace wordkiln::cpu {
 struct KernelSet {
   void (*attention_forward)(const AttentionForward&) = nullptr;
   void (*attention_backward)(const AttentionBackward&) = nullptr;
-  void (*lstm_forward)(const LstmForward&) = nullptr;
-  void (*lstm_backward)(const LstmBackward&) = nullptr;
   void (*rotary)(const Rotary&) = nullptr;
+  void (*recurrent_forward)(const RecurrentForward&) = nullptr;
+  void (*recurrent_backward)(const RecurrentBackward&) = nullptr;
   void (*elementwise)(ElementwiseFunction, const void*, void*, int64_t) = nullptr;
 };
 

@@ -68,22 +68,33 @@ def attention_backward(
     grad_bias: int = 0,
     grad_bias_strides: tuple[int, int, int, int] = (0, 0, 0, 0),
 ) -> None: ...
-def lstm_forward(
+def recurrent_forward(
     dtype: str,
+    kind: str,
     gates: int,
+    weight_hh: int,
+    bias_new: int,
+    h0: int,
+    c0: int,
+    lengths: int,
+    out: int,
+    cells: int,
+    hidden_new: int,
+    sizes: tuple[int, int, int],
+    keep: bool,
+) -> None: ...
+def recurrent_backward(
+    dtype: str,
+    kind: str,
+    activations: int,
+    grad_gates: int,
+    hidden_new: int,
+    grad_hidden_new: int,
     weight_hh: int,
     h0: int,
     c0: int,
+    lengths: int,
     out: int,
-    cells: int,
-    sizes: tuple[int, int, int],
-) -> None: ...
-def lstm_backward(
-    dtype: str,
-    activations: int,
-    grad_gates: int,
-    weight_hh: int,
-    c0: int,
     cells: int,
     grad_out: int,
     grad_h: int,

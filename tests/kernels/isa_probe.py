@@ -76,19 +76,30 @@ def changed_attention(dtype: str) -> dict[str, np.ndarray]:
     return {f"changed {name}": value for name, value in found.items()}
 
 
-def lstm(dtype: str) -> dict[str, np.ndarray]:
+def recurrence(kind: str, gates: int, dtype: str) -> dict[str, np.ndarray]:
     steps, batch, hidden = sizes = (6, 19, 45)
     random = np.random.default_rng(2)
-    gates = random.standard_normal((steps, batch, 4 * hidden)).astype(dtype)
-    weight = (random.standard_normal((4 * hidden, hidden)) * 0.2).astype(dtype)
+    x = random.standard_normal((steps, batch, gates * hidden)).astype(dtype)
+    weight = (random.standard_normal((gates * hidden, hidden)) * 0.2).astype(dtype)
     h0, c0, grad_h, grad_c = (random.standard_normal((batch, hidden)).astype(dtype) for _ in range(4))
-    grad_out, out, cells = (random.standard_normal((steps, batch, hidden)).astype(dtype) for _ in range(3))
-    _kernels.lstm_forward(dtype, *map(address, (gates, weight, h0, c0, out, cells)), sizes)
-    grad_gates = np.empty_like(gates)
-    pointers = map(address, (gates, grad_gates, weight, c0, cells, grad_out, grad_h, grad_c))
-    _kernels.lstm_backward(dtype, *pointers, sizes)
-    names = ("activations", "h", "cells", "grad_gates", "grad_h", "grad_c")
-    return dict(zip(names, (gates, out, cells, grad_gates, grad_h, grad_c), strict=True))
+    out, cells, hidden_new, grad_out = (random.standard_normal((steps, batch, hidden)).astype(dtype) for _ in range(4))
+    bias = random.standard_normal(hidden).astype(dtype)
+    lengths = random.integers(0, steps + 1, batch)
+    arrays = map(address, (x, weight, bias, h0, c0, lengths, out, cells, hidden_new))
+    _kernels.recurrent_forward(dtype, kind, *arrays, sizes, True)
+    arrays = map(address, (x, x, hidden_new, hidden_new, weight, h0, c0, lengths, out, cells, grad_out, grad_h, grad_c))
+    _kernels.recurrent_backward(dtype, kind, *arrays, sizes)
+    results = {"h": out, "grad_gates": x, "grad_h": grad_h}
+    if kind == "lstm":
+        results |= {"cells": cells, "grad_c": grad_c}
+    if kind == "gru":
+        results["grad_hidden_new"] = hidden_new
+    return {f"{kind}_{name}": value for name, value in results.items()}
+
+
+def recurrences(dtype: str) -> dict[str, np.ndarray]:
+    kinds = {"lstm": 4, "gru": 3, "tanh": 1, "relu": 1}
+    return {name: value for kind, gates in kinds.items() for name, value in recurrence(kind, gates, dtype).items()}
 
 
 def elementwise(dtype: str) -> dict[str, np.ndarray]:
@@ -119,7 +130,7 @@ def address(x: np.ndarray) -> int:
 if __name__ == "__main__":
     results = {}
     for dtype in ("float32", "float64"):
-        for part in (attention, lstm, elementwise):
+        for part in (attention, recurrences, elementwise):
             results |= {f"{dtype} {name}": value for name, value in part(dtype).items()}
     for dtype in ("float32", "float64", "bfloat16"):
         results |= {f"{dtype} {name}": value for name, value in changed_attention(dtype).items()}

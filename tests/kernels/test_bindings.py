@@ -9,6 +9,7 @@ from wordkiln.errors import ArgumentError
 pytestmark = pytest.mark.abuse
 
 ZERO = (0, 0, 0)
+NONE = (0,) * 13
 
 
 def attention(dtype="float32", pointers=(0,) * 5, lengths=0, sizes=(0, 1, 1, 0, 0, 1)):
@@ -17,8 +18,9 @@ def attention(dtype="float32", pointers=(0,) * 5, lengths=0, sizes=(0, 1, 1, 0, 
 
 def test_nothing_to_do_is_fine():
     attention()
-    _kernels.lstm_forward("float64", 0, 0, 0, 0, 0, 0, ZERO)
-    _kernels.lstm_backward("float64", 0, 0, 0, 0, 0, 0, 0, 0, ZERO)
+    for kind in ("lstm", "gru", "tanh", "relu"):
+        _kernels.recurrent_forward("float64", kind, *NONE[:9], ZERO, True)
+        _kernels.recurrent_backward("float64", kind, *NONE, ZERO)
     _kernels.elementwise("float32", "exp", 0, 0, 0)
 
 
@@ -81,14 +83,29 @@ def test_attention_refuses_key_lengths_out_of_range(length):
     ("sizes", "message"),
     [((1, 1, -1), "size -1"), ((1, 1, 2**31), "2\\^62"), ((2**40, 2**20, 1), "2\\^62"), ((1, 1, 1), "gates: address")],
 )
-def test_lstm_refuses(sizes, message):
+def test_recurrence_refuses(sizes, message):
     with pytest.raises(ArgumentError, match=message):
-        _kernels.lstm_forward("float32", 0, 0, 0, 0, 0, 0, sizes)
+        _kernels.recurrent_forward("float32", "lstm", *NONE[:9], sizes, True)
+    with pytest.raises(ArgumentError, match=message.replace("gates", "activations")):
+        _kernels.recurrent_backward("float32", "lstm", *NONE, sizes)
+
+
+def test_recurrence_refuses_other_kinds():
+    with pytest.raises(ArgumentError, match="kind='mgu'"):
+        _kernels.recurrent_forward("float32", "mgu", *NONE[:9], ZERO, True)
+
+
+@pytest.mark.parametrize("length", [-1, 4])
+def test_recurrence_refuses_lengths_out_of_range(length):
+    lengths = np.array([length])
+    pointers = [lengths.ctypes.data] * 9
+    with pytest.raises(ArgumentError, match=rf"lengths\[0\]={length}: must be 0 to 3"):
+        _kernels.recurrent_forward("float32", "tanh", *pointers, (3, 1, 1), True)
 
 
 def test_a_type_without_a_kernel_is_refused():
-    with pytest.raises(ArgumentError, match="lstm_forward: there is no kernel for dtype='bfloat16'"):
-        _kernels.lstm_forward("bfloat16", 0, 0, 0, 0, 0, 0, ZERO)
+    with pytest.raises(ArgumentError, match="recurrent_forward: there is no kernel for dtype='bfloat16'"):
+        _kernels.recurrent_forward("bfloat16", "lstm", *NONE[:9], ZERO, True)
 
 
 def test_elementwise_refuses():

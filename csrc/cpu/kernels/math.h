@@ -96,9 +96,14 @@ WORDKILN_INLINE Vec<T> exp2(Vec<T> x) {
   return x < T{1 - C::kBias} ? Vec<T>{} : result;
 }
 
+// 1 / (1 + exp(-x)); -x is kept where 2^n, the denominator and its reciprocal are normal numbers.
 template <typename T>
 WORDKILN_INLINE Vec<T> sigmoid(Vec<T> x) {
-  return T{1} / (T{1} + exp<T>(-x));
+  typedef ExpConstants<T> C;
+  const Vec<T> low = -x < C::kSmallest ? broadcast<T>(C::kSmallest) : -x;
+  const Reduced<T> y = reduce<T>(low > -C::kSmallest ? broadcast<T>(-C::kSmallest) : low);
+  const Vec<T> result = reciprocal<T>((y.expm1 + T{1}) * power_of_two<T>(y.n) + T{1});
+  return x < C::kSmallest ? Vec<T>{} : result;
 }
 
 template <typename T>
@@ -108,7 +113,7 @@ WORDKILN_INLINE Vec<T> tanh(Vec<T> x) {
   const Reduced<T> y = reduce<T>(T{2} * (size > C::kTanhOne ? broadcast<T>(C::kTanhOne) : size));
   const Vec<T> scale = power_of_two<T>(y.n);
   const Vec<T> e = scale * y.expm1 + (scale - T{1});
-  const Vec<T> result = e / (e + T{2});
+  const Vec<T> result = e * reciprocal<T>(e + T{2});
   return x < T{0} ? -result : result;
 }
 

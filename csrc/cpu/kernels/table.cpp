@@ -15,18 +15,18 @@ const KernelTable table = {
         {
             .attention_forward = attention_forward_float32,
             .attention_backward = attention_backward_float32,
-            .lstm_forward = lstm_forward_float32,
-            .lstm_backward = lstm_backward_float32,
             .rotary = rotary_float32,
+            .recurrent_forward = recurrent_forward_float32,
+            .recurrent_backward = recurrent_backward_float32,
             .elementwise = elementwise_float32,
         },
     .float64 =
         {
             .attention_forward = attention_forward_float64,
             .attention_backward = attention_backward_float64,
-            .lstm_forward = lstm_forward_float64,
-            .lstm_backward = lstm_backward_float64,
             .rotary = rotary_float64,
+            .recurrent_forward = recurrent_forward_float64,
+            .recurrent_backward = recurrent_backward_float64,
             .elementwise = elementwise_float64,
         },
     .bfloat16 =

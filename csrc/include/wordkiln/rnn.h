@@ -1,8 +1,9 @@
-// The recurrence of one LSTM layer in one direction, forward and backward. The products that need no recurrence
-// (input projection, gradients of weights and inputs) are the caller's.
+// The recurrence of one layer in one direction over a whole sequence, forward and backward: LSTM, GRU and the plain
+// one. The products that need no recurrence (input projection, gradients of weights and inputs) are the caller's.
 //
-// Sizes: T time steps, B batch rows, H hidden units. All arrays are contiguous, of elements of `dtype`. Gates are in
-// torch's order: input, forget, cell, output. Arrays must not overlap, except where said.
+// Sizes: T time steps, B batch rows, H hidden units, G gates (4, 3 or 1). All arrays are contiguous, of elements of
+// `dtype`. Gates are in torch's order: LSTM input, forget, cell, output; GRU reset, update, new. Arrays must not
+// overlap, except where said.
 #pragma once
 
 #include <cstdint>
@@ -11,34 +12,49 @@
 
 namespace wordkiln {
 
-struct LstmSizes {
+enum class Recurrence { kLstm, kGru, kTanh, kRelu };
+
+inline int64_t gates_of(Recurrence kind) { return kind == Recurrence::kLstm ? 4 : kind == Recurrence::kGru ? 3 : 1; }
+
+struct RecurrentSizes {
   int64_t steps, batch, hidden;
 };
 
-struct LstmForward {
-  void* gates;            // [T, B, 4H] in: input projection and both biases; out: gate activations
-  const void* weight_hh;  // [4H, H]
-  const void* h0;         // [B, H]
-  const void* c0;         // [B, H]
-  void* out;              // [T, B, H] hidden states
-  void* cells;            // [T, B, H] cell states
-  LstmSizes sizes;
+struct RecurrentForward {
+  Recurrence kind;
+  void* gates;             // [T, B, GH] in: pre-activations but for W_hh h (GRU: and bias_new); out, if `keep`: gates
+  const void* weight_hh;   // [GH, H]
+  const void* bias_new;    // GRU: [H] bias of the new gate's part of W_hh h; or null: zero
+  const void* h0;          // [B, H]
+  const void* c0;          // LSTM: [B, H]
+  const int64_t* lengths;  // [B] 0 to T: behind it a row's outputs are 0 and its state stays; or null: T
+  void* out;               // [T, B, H] hidden states; the plain recurrence's may be `gates`
+  void* cells;             // LSTM: cell states [T, B, H] if `keep`, else the last [B, H]
+  void* hidden_new;        // GRU: [T, B, H] the new gate's part of W_hh h with its bias; not used unless `keep`
+  RecurrentSizes sizes;
+  bool keep;  // what the backward pass needs
 };
 
-struct LstmBackward {
-  const void* activations;  // [T, B, 4H] from the forward pass
-  void* grad_gates;         // [T, B, 4H] out: gradient of the pre-activations; may be `activations` itself
-  const void* weight_hh;    // [4H, H]
-  const void* c0;           // [B, H]
-  const void* cells;        // [T, B, H] from the forward pass
+struct RecurrentBackward {
+  Recurrence kind;
+  const void* activations;  // [T, B, GH] `gates` from the forward pass; not used by the plain recurrence
+  void* grad_gates;         // [T, B, GH] out: gradient of the pre-activations; may be `activations` itself
+  const void* hidden_new;   // GRU: [T, B, H] from the forward pass
+  void* grad_hidden_new;    // GRU: [T, B, H] out: its gradient; may be `hidden_new` itself
+  const void* weight_hh;    // [GH, H]
+  const void* h0;           // GRU: [B, H]
+  const void* c0;           // LSTM: [B, H]
+  const int64_t* lengths;   // [B], or null: T
+  const void* out;          // [T, B, H] from the forward pass; not used by LSTM
+  const void* cells;        // LSTM: [T, B, H] from the forward pass
   const void* grad_out;     // [T, B, H], or null: zero
   void* grad_h;             // [B, H] in: gradient of the last h; out: of h0
-  void* grad_c;             // [B, H] in: gradient of the last c; out: of c0
-  LstmSizes sizes;
+  void* grad_c;             // LSTM: [B, H] in: gradient of the last c; out: of c0
+  RecurrentSizes sizes;
 };
 
 // Both throw std::bad_alloc when their scratch (the packed weights) cannot be had.
-void lstm_forward(DType dtype, const LstmForward& arguments);
-void lstm_backward(DType dtype, const LstmBackward& arguments);
+void recurrent_forward(DType dtype, const RecurrentForward& arguments);
+void recurrent_backward(DType dtype, const RecurrentBackward& arguments);
 
 }  // namespace wordkiln

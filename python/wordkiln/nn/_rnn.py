@@ -19,7 +19,8 @@ from wordkiln.errors import ArgumentError
 
 # One layer in one direction: (x [T, B, I], its weights, state parts [B, H]) -> (outputs [T, B, H], last state parts).
 _Weights = tuple[Tensor, Tensor, Tensor | None, Tensor | None]
-_Layer = Callable[[Tensor, _Weights, tuple[Tensor, ...]], tuple[Tensor, tuple[Tensor, ...]]]
+_State = tuple[Tensor, ...] | None  # None: zeros
+_Layer = Callable[[Tensor, _Weights, _State], tuple[Tensor, tuple[Tensor, ...]]]
 
 
 class LSTM(torch.nn.LSTM):
@@ -56,7 +57,7 @@ class LSTM(torch.nn.LSTM):
         """
         if hx is not None and (not isinstance(hx, tuple | list) or len(hx) != 2):
             raise ArgumentError("hx: must be the pair (h, c)")
-        output, (h, c) = _run(self, _lstm_layer, input, None if hx is None else tuple(hx), parts=2)
+        output, (h, c) = _run(self, _lstm_layer, input, None if hx is None else tuple(hx))
         return output, (h, c)
 
 
@@ -67,7 +68,7 @@ class GRU(torch.nn.GRU):
         self, input: Tensor, hx: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Run every layer over the whole sequence; shapes and errors as `LSTM.forward`, with h alone as the state."""
-        output, (h,) = _run(self, _gru_layer, input, None if hx is None else (hx,), parts=1)
+        output, (h,) = _run(self, _gru_layer, input, None if hx is None else (hx,))
         return output, h
 
 
@@ -79,26 +80,24 @@ class RNN(torch.nn.RNN):
     ) -> tuple[Tensor, Tensor]:
         """Run every layer over the whole sequence; shapes and errors as `LSTM.forward`, with h alone as the state."""
 
-        def layer(x: Tensor, weights: _Weights, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
-            output, h = ops.rnn(x, *weights, state=state[0], nonlinearity=self.nonlinearity)
+        def layer(x: Tensor, weights: _Weights, state: _State) -> tuple[Tensor, tuple[Tensor, ...]]:
+            output, h = ops.rnn(x, *weights, state=None if state is None else state[0], nonlinearity=self.nonlinearity)
             return output, (h,)
 
-        output, (h,) = _run(self, layer, input, None if hx is None else (hx,), parts=1)
+        output, (h,) = _run(self, layer, input, None if hx is None else (hx,))
         return output, h
 
 
-def _lstm_layer(x: Tensor, weights: _Weights, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
-    return ops.lstm(x, *weights, state=(state[0], state[1]))
+def _lstm_layer(x: Tensor, weights: _Weights, state: _State) -> tuple[Tensor, tuple[Tensor, ...]]:
+    return ops.lstm(x, *weights, state=None if state is None else (state[0], state[1]))
 
 
-def _gru_layer(x: Tensor, weights: _Weights, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
-    output, h = ops.gru(x, *weights, state=state[0])
+def _gru_layer(x: Tensor, weights: _Weights, state: _State) -> tuple[Tensor, tuple[Tensor, ...]]:
+    output, h = ops.gru(x, *weights, state=None if state is None else state[0])
     return output, (h,)
 
 
-def _run(
-    module: torch.nn.RNNBase, layer: _Layer, x: Tensor, state: tuple[Tensor, ...] | None, parts: int
-) -> tuple[Tensor, tuple[Tensor, ...]]:
+def _run(module: torch.nn.RNNBase, layer: _Layer, x: Tensor, state: _State) -> tuple[Tensor, tuple[Tensor, ...]]:
     """All layers and directions; `state` and the last states are `parts` tensors [num_layers * directions, B, H]."""
     if isinstance(x, PackedSequence):
         raise ArgumentError("input: PackedSequence is not supported; pass the padded tensor")
@@ -112,37 +111,31 @@ def _run(
         state = None if state is None else tuple(part.unsqueeze(1) for part in state)
     if module.batch_first:
         x = x.transpose(0, 1)
-    output, state = _run_layers(module, layer, x, _checked_state(module, x, state, parts))
+    _check_state(module, x, state)
+    output, last = _run_layers(module, layer, x, state)
     if module.batch_first:
         output = output.transpose(0, 1)
     if not batched:
         output = output.squeeze(batch_dim)
-        state = tuple(part.squeeze(1) for part in state)
-    return output, state
+        last = tuple(part.squeeze(1) for part in last)
+    return output, last
 
 
-def _checked_state(
-    module: torch.nn.RNNBase, x: Tensor, state: tuple[Tensor, ...] | None, parts: int
-) -> tuple[Tensor, ...]:
+def _check_state(module: torch.nn.RNNBase, x: Tensor, state: _State) -> None:
     shape = (module.num_layers * (2 if module.bidirectional else 1), x.shape[1], module.hidden_size)
-    if state is None:
-        return (x.new_zeros(shape),) * parts
-    for name, part in zip("hc"[: len(state)], state, strict=True):
+    for name, part in zip("hc", state or (), strict=False):
         if not isinstance(part, Tensor) or part.shape != shape:
             got = list(part.shape) if isinstance(part, Tensor) else type(part).__name__
             raise ArgumentError(f"hx ({name}): shape {got} must be {list(shape)}")
-    return state
 
 
-def _run_layers(
-    module: torch.nn.RNNBase, layer: _Layer, x: Tensor, state: tuple[Tensor, ...]
-) -> tuple[Tensor, tuple[Tensor, ...]]:
+def _run_layers(module: torch.nn.RNNBase, layer: _Layer, x: Tensor, state: _State) -> tuple[Tensor, tuple[Tensor, ...]]:
     directions = ["", "_reverse"] if module.bidirectional else [""]
     last: list[tuple[Tensor, ...]] = []
     for depth in range(module.num_layers):
         outputs = []
         for suffix in directions:
-            first = tuple(part[len(last)] for part in state)
+            first = None if state is None else tuple(part[len(last)] for part in state)
             inputs = x.flip(0) if suffix else x
             output, final = layer(inputs, _weights(module, f"_l{depth}{suffix}"), first)
             outputs.append(output.flip(0) if suffix else output)

@@ -1,9 +1,14 @@
-"""The one gate from wordkiln.ops import reference
+"""The one gate from torch to the C++ kernels: each op checks its inputs, picks kernel or reference, differentiates.
+
+Sizes in the docstrings: B batch rows, T time steps, S queries, K keys, H heads (attention) or hidden units
+(recurrences), D head size, V vocabulary.
+"""
+
+from wordkiln.ops import reference
 from wordkiln.ops._attention import attention, attention_varlen
 from wordkiln.ops._linear import linear
 from wordkiln.ops._linear_cross_entropy import linear_cross_entropy
-from wordkiln.ops._lstm import lstm
-from wordkiln.ops._recurrence import gru, rnn
+from wordkiln.ops._recurrence import gru, lstm, rnn
 from wordkiln.ops._rotary import rotary
 
 __all__ = [

@@ -1,12 +1,56 @@
-"""`ops.gru` and `ops.rnn`: they have no kernel and run on the reference."""
+"""`ops.lstm`, `ops.gru` and `ops.rnn`: one layer over a whole sequence."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from wordkiln.errors import ArgumentError
 from wordkiln.ops import reference
-from wordkiln.ops._checks import check_layer
+from wordkiln.ops._checks import check_layer, kernel_lacks, warn_once
+from wordkiln.ops._recurrent_op import recurrent
+
+
+def lstm(
+    x: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor | None = None,
+    bias_hh: Tensor | None = None,
+    state: tuple[Tensor, Tensor] | None = None,
+    lengths: Tensor | None = None,
+) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """One LSTM layer in one direction, gates in torch's order (input, forget, cell, output).
+
+    The kernel takes float32 and float64 on the CPU; other dtypes and devices run on `ops.reference.lstm`, with one
+    warning.
+
+    Args:
+        x: [T, B, I].
+        weight_ih: [4H, I].
+        weight_hh: [4H, H].
+        bias_ih: [4H], or None.
+        bias_hh: [4H], or None.
+        state: the first h and c, each [B, H]. Default zeros.
+        lengths: int64 [B], how many steps of each row there are (0 to T). Behind them x is not looked at, the outputs
+            are 0 and the state stays. Default T.
+
+    Returns:
+        The outputs [T, B, H], and the last (h, c), each [B, H].
+
+    Raises:
+        ArgumentError: shapes, dtypes, devices or lengths do not fit.
+    """
+    check_layer(x, weight_ih, weight_hh, bias_ih, bias_hh, state, gates=4)
+    lengths = _checked_lengths(x, lengths)
+    lacks = kernel_lacks(x)
+    if lacks is not None:
+        warn_once("lstm", lacks)
+        return reference.lstm(x, weight_ih, weight_hh, bias_ih, bias_hh, state, lengths)
+    h0, c0 = (None, None) if state is None else state
+    bias = bias_ih if bias_hh is None else bias_hh if bias_ih is None else bias_ih + bias_hh
+    out, h, c = _run("lstm", x, weight_ih, weight_hh, bias, None, h0, c0, lengths)
+    return out, (h, c)
 
 
 def gru(
@@ -16,8 +60,12 @@ def gru(
     bias_ih: Tensor | None = None,
     bias_hh: Tensor | None = None,
     state: Tensor | None = None,
+    lengths: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """One GRU layer in one direction, gates in torch's order (reset, update, new).
+
+    The reset gate stands behind the product, as in torch: n = tanh(W_in x + b_in + r (W_hn h + b_hn)). Dtypes and
+    devices as `lstm`.
 
     Args:
         x: [T, B, I].
@@ -26,15 +74,28 @@ def gru(
         bias_ih: [3H], or None.
         bias_hh: [3H], or None.
         state: the first h [B, H]. Default zeros.
+        lengths: as `lstm`.
 
     Returns:
         The outputs [T, B, H], and the last h [B, H].
 
     Raises:
-        ArgumentError: shapes, dtypes or devices do not fit.
+        ArgumentError: shapes, dtypes, devices or lengths do not fit.
     """
     check_layer(x, weight_ih, weight_hh, bias_ih, bias_hh, state, gates=3)
-    return reference.gru(x, weight_ih, weight_hh, bias_ih, bias_hh, state)
+    lengths = _checked_lengths(x, lengths)
+    lacks = kernel_lacks(x)
+    if lacks is not None:
+        warn_once("gru", lacks)
+        return reference.gru(x, weight_ih, weight_hh, bias_ih, bias_hh, state, lengths)
+    bias, bias_new = bias_ih, None
+    if bias_hh is not None:
+        hidden = weight_hh.shape[1]
+        bias_new = bias_hh[2 * hidden :]
+        outside = torch.cat([bias_hh[: 2 * hidden], torch.zeros_like(bias_new)])
+        bias = outside if bias_ih is None else bias_ih + outside
+    out, h, _ = _run("gru", x, weight_ih, weight_hh, bias, bias_new, state, None, lengths)
+    return out, h
 
 
 def rnn(
@@ -45,8 +106,11 @@ def rnn(
     bias_hh: Tensor | None = None,
     state: Tensor | None = None,
     nonlinearity: str = "tanh",
+    lengths: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """One layer of the plain recurrence `h = tanh(W_ih x + b_ih + W_hh h + b_hh)` in one direction.
+
+    Dtypes and devices as `lstm`.
 
     Args:
         x: [T, B, I].
@@ -56,14 +120,54 @@ def rnn(
         bias_hh: [H], or None.
         state: the first h [B, H]. Default zeros.
         nonlinearity: "tanh" (default) or "relu".
+        lengths: as `lstm`.
 
     Returns:
         The outputs [T, B, H], and the last h [B, H].
 
     Raises:
-        ArgumentError: shapes, dtypes or devices do not fit, or `nonlinearity` is another word.
+        ArgumentError: shapes, dtypes, devices or lengths do not fit, or `nonlinearity` is another word.
     """
     if nonlinearity not in ("tanh", "relu"):
         raise ArgumentError(f"nonlinearity={nonlinearity!r}: must be 'tanh' or 'relu'")
     check_layer(x, weight_ih, weight_hh, bias_ih, bias_hh, state, gates=1)
-    return reference.rnn(x, weight_ih, weight_hh, bias_ih, bias_hh, state, nonlinearity)
+    lengths = _checked_lengths(x, lengths)
+    lacks = kernel_lacks(x)
+    if lacks is not None:
+        warn_once("rnn", lacks)
+        return reference.rnn(x, weight_ih, weight_hh, bias_ih, bias_hh, state, nonlinearity, lengths)
+    bias = bias_ih if bias_hh is None else bias_hh if bias_ih is None else bias_ih + bias_hh
+    out, h, _ = _run(nonlinearity, x, weight_ih, weight_hh, bias, None, state, None, lengths)
+    return out, h
+
+
+def _run(
+    kind: str,
+    x: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias: Tensor | None,
+    bias_new: Tensor | None,
+    h0: Tensor | None,
+    c0: Tensor | None,
+    lengths: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    if lengths is not None:
+        # A gradient of 0 times padding that is NaN would be NaN in the weights' gradients.
+        x = x.masked_fill((torch.arange(x.shape[0])[:, None] >= lengths)[..., None], 0.0)
+    inputs = (x, weight_ih, weight_hh, bias, bias_new, h0, c0)
+    keep = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in inputs)
+    out, h, c, *_ = recurrent(kind, *inputs, lengths, keep)
+    return out, h, c
+
+
+def _checked_lengths(x: Tensor, lengths: Tensor | None) -> Tensor | None:
+    if lengths is None:
+        return None
+    if not isinstance(lengths, Tensor):
+        raise ArgumentError(f"lengths: must be a torch.Tensor, not {type(lengths).__name__}")
+    if lengths.dtype != torch.int64 or lengths.shape != x.shape[1:2]:
+        raise ArgumentError(f"lengths: {lengths.dtype} {list(lengths.shape)} must be torch.int64 [{x.shape[1]}]")
+    if lengths.device != x.device:
+        raise ArgumentError(f"lengths: device {lengths.device} must be {x.device}, as the other inputs")
+    return lengths.contiguous()

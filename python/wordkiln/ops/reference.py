@@ -147,15 +147,18 @@ def lstm(
     bias_ih: Tensor | None = None,
     bias_hh: Tensor | None = None,
     state: tuple[Tensor, Tensor] | None = None,
+    lengths: Tensor | None = None,
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """One LSTM layer (Hochreiter and Schmidhuber 1997, forget gate of Gers et al. 2000); as `wordkiln.ops.lstm`."""
     h, c = (_zero_state(x, weight_hh),) * 2 if state is None else state
     outputs = []
-    for step in F.linear(x, weight_ih, bias_ih).unbind(0):
+    for t, step in enumerate(F.linear(x, weight_ih, bias_ih).unbind(0)):
         i, f, g, o = (step + F.linear(h, weight_hh, bias_hh)).chunk(4, -1)
-        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
-        h = o.sigmoid() * c.tanh()
-        outputs.append(h)
+        new_c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+        new_h = o.sigmoid() * new_c.tanh()
+        c, _ = _where_it_goes_on(t, lengths, new_c, c)
+        h, output = _where_it_goes_on(t, lengths, new_h, h)
+        outputs.append(output)
     return _stack(outputs, x, h), (h, c)
 
 
@@ -166,17 +169,18 @@ def gru(
     bias_ih: Tensor | None = None,
     bias_hh: Tensor | None = None,
     state: Tensor | None = None,
+    lengths: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """One GRU layer (Cho et al. 2014, with the reset gate behind the product); as `wordkiln.ops.gru`."""
     h = _zero_state(x, weight_hh) if state is None else state
     outputs = []
-    for step in F.linear(x, weight_ih, bias_ih).unbind(0):
+    for t, step in enumerate(F.linear(x, weight_ih, bias_ih).unbind(0)):
         reset_x, update_x, new_x = step.chunk(3, -1)
         reset_h, update_h, new_h = F.linear(h, weight_hh, bias_hh).chunk(3, -1)
         update = (update_x + update_h).sigmoid()
         new = (new_x + (reset_x + reset_h).sigmoid() * new_h).tanh()
-        h = new + update * (h - new)
-        outputs.append(h)
+        h, output = _where_it_goes_on(t, lengths, new + update * (h - new), h)
+        outputs.append(output)
     return _stack(outputs, x, h), h
 
 
@@ -188,14 +192,15 @@ def rnn(
     bias_hh: Tensor | None = None,
     state: Tensor | None = None,
     nonlinearity: str = "tanh",
+    lengths: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """One layer of the plain recurrence (Elman 1990); as `wordkiln.ops.rnn`."""
     activation = {"tanh": torch.tanh, "relu": torch.relu}[nonlinearity]
     h = _zero_state(x, weight_hh) if state is None else state
     outputs = []
-    for step in F.linear(x, weight_ih, bias_ih).unbind(0):
-        h = activation(step + F.linear(h, weight_hh, bias_hh))
-        outputs.append(h)
+    for t, step in enumerate(F.linear(x, weight_ih, bias_ih).unbind(0)):
+        h, output = _where_it_goes_on(t, lengths, activation(step + F.linear(h, weight_hh, bias_hh)), h)
+        outputs.append(output)
     return _stack(outputs, x, h), h
 
 
@@ -251,6 +256,14 @@ def _attend(
 
 def _repeat_heads(x: Tensor, heads: int) -> Tensor:
     return x if x.shape[1] == heads else x.repeat_interleave(heads // x.shape[1], 1)
+
+
+def _where_it_goes_on(t: int, lengths: Tensor | None, new: Tensor, old: Tensor) -> tuple[Tensor, Tensor]:
+    """State and output at step t: rows behind their length keep `old` and put out 0."""
+    if lengths is None:
+        return new, new
+    goes_on = (t < lengths)[:, None]
+    return torch.where(goes_on, new, old), torch.where(goes_on, new, 0.0)
 
 
 def _zero_state(x: Tensor, weight_hh: Tensor) -> Tensor:

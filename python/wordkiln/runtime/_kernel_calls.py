@@ -63,15 +63,20 @@ def lstm(gates: Array, weight_hh: Array, h: Array, c: Array) -> tuple[Array, Arr
     out = np.empty((steps, batch, rows // 4), np.float32)
     cells = np.empty_like(out)
     h, c = np.ascontiguousarray(h), np.ascontiguousarray(c)
-    _kernels.lstm_forward(
+    _kernels.recurrent_forward(
         "float32",
+        "lstm",
         gates.ctypes.data,
         weight_hh.ctypes.data,
-        h.ctypes.data,
-        c.ctypes.data,
-        out.ctypes.data,
-        cells.ctypes.data,
+        bias_new=0,
+        h0=h.ctypes.data,
+        c0=c.ctypes.data,
+        lengths=0,
+        out=out.ctypes.data,
+        cells=cells.ctypes.data,
+        hidden_new=0,
         sizes=(steps, batch, rows // 4),
+        keep=True,
     )
     return out, cells
 

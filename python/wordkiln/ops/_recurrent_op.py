@@ -1,0 +1,277 @@
+"""One recurrent layer over a whole sequence as a torch op with its gradient: what `ops.lstm`, `gru` and `rnn` share.
+
+The kernel does the recurrence; the input projection before it, and the gradients of weights and inputs after it, are
+products over all time steps, by torch.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from wordkiln import _kernels
+from wordkiln.ops._checks import dtype_name
+
+GATES = {"lstm": 4, "gru": 3, "tanh": 1, "relu": 1}
+
+
+@torch.library.custom_op(
+    "wordkiln::recurrent",
+    mutates_args=(),
+    device_types="cpu",
+    schema="(str kind, Tensor x, Tensor weight_ih, Tensor weight_hh, Tensor? bias, Tensor? bias_new, Tensor? h0,"
+    " Tensor? c0, Tensor? lengths, bool keep) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+)
+def recurrent(
+    kind: str,
+    x: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias: Tensor | None,
+    bias_new: Tensor | None,
+    h0: Tensor | None,
+    c0: Tensor | None,
+    lengths: Tensor | None,
+    keep: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """One layer in one direction.
+
+    Args:
+        kind: "lstm", "gru", "tanh" or "relu".
+        x: [T, B, I].
+        weight_ih: [GH, I], G gates as `GATES` says.
+        weight_hh: [GH, H].
+        bias: [GH], all of what is added to the pre-activations but `bias_new`; None: zero.
+        bias_new: [H], the GRU's recurrent bias of the new gate, which stands behind the reset gate; None: zero.
+        h0: [B, H]; None: zero.
+        c0: [B, H], LSTM; None: zero.
+        lengths: int64 [B], contiguous, checked; None: T.
+        keep: whether a backward pass will follow.
+
+    Returns:
+        out [T, B, H], the last h and c [B, H], and what backward needs: cells, gates and the GRU's hidden_new. What
+        the kind or `keep` does not ask for is empty.
+    """
+    with torch.autocast("cpu", enabled=False):
+        gates = F.linear(x.contiguous(), weight_ih, bias)
+    weight_hh = weight_hh.contiguous()
+    steps, batch, hidden = x.shape[0], x.shape[1], weight_hh.shape[1]
+    bias_new = None if bias_new is None else bias_new.contiguous()
+    first_h = x.new_zeros(batch, hidden) if h0 is None else h0.contiguous()
+    first_c = _first_cells(kind, x, c0, hidden)
+    # The plain recurrence writes its outputs over the pre-activations.
+    out = gates if kind in ("tanh", "relu") else x.new_empty(steps, batch, hidden)
+    cells = x.new_empty((steps if keep else 1, batch, hidden) if kind == "lstm" else 0)
+    hidden_new = x.new_empty((steps if keep else 0, batch, hidden) if kind == "gru" else 0)
+    _kernels.recurrent_forward(
+        dtype_name(x),
+        kind,
+        gates.data_ptr(),
+        weight_hh.data_ptr(),
+        _address(bias_new),
+        first_h.data_ptr(),
+        first_c.data_ptr(),
+        _address(lengths),
+        out.data_ptr(),
+        cells.data_ptr(),
+        hidden_new.data_ptr(),
+        (steps, batch, hidden),
+        keep,
+    )
+    h = _last_state(out, first_h, lengths)
+    c = first_c.clone() if kind != "lstm" or not steps else cells[-1].clone() if keep else cells[0]
+    if not keep or out is gates:
+        gates = x.new_empty(0)
+    return out, h, c, cells if keep else x.new_empty(0), gates, hidden_new
+
+
+def _first_cells(kind: str, x: Tensor, c0: Tensor | None, hidden: int) -> Tensor:
+    if kind != "lstm":
+        return x.new_empty(0)
+    return x.new_zeros(x.shape[1], hidden) if c0 is None else c0.contiguous()
+
+
+def _last_state(out: Tensor, first: Tensor, lengths: Tensor | None) -> Tensor:
+    if not out.shape[0]:
+        return first.clone()
+    if lengths is None:
+        return out[-1].clone()
+    last = out[(lengths - 1).clamp(min=0), torch.arange(len(lengths))]
+    return torch.where((lengths > 0)[:, None], last, first)
+
+
+def _address(x: Tensor | None) -> int:
+    return 0 if x is None else x.data_ptr()
+
+
+@recurrent.register_fake
+def _recurrent_fake(
+    kind: str,
+    x: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias: Tensor | None,
+    bias_new: Tensor | None,
+    h0: Tensor | None,
+    c0: Tensor | None,
+    lengths: Tensor | None,
+    keep: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    steps, batch, hidden = x.shape[0], x.shape[1], weight_hh.shape[1]
+    state, states, none = (batch, hidden), (steps, batch, hidden), (0,)
+    is_lstm, is_plain = kind == "lstm", kind in ("tanh", "relu")
+    return (
+        x.new_empty(states),
+        x.new_empty(state),
+        x.new_empty(state if is_lstm else none),
+        x.new_empty(states if is_lstm and keep else none),
+        x.new_empty(none if is_plain or not keep else (steps, batch, GATES[kind] * hidden)),
+        x.new_empty((steps if keep else 0, batch, hidden) if kind == "gru" else none),
+    )
+
+
+@torch.library.custom_op(
+    "wordkiln::recurrent_backward",
+    mutates_args=(),
+    device_types="cpu",
+    schema="(str kind, Tensor x, Tensor weight_ih, Tensor weight_hh, Tensor? h0, Tensor? c0, Tensor? lengths,"
+    " Tensor out, Tensor cells, Tensor gates, Tensor hidden_new, Tensor? grad_out, Tensor? grad_h, Tensor? grad_c,"
+    " bool[] needs) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+)
+def recurrent_backward(
+    kind: str,
+    x: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    h0: Tensor | None,
+    c0: Tensor | None,
+    lengths: Tensor | None,
+    out: Tensor,
+    cells: Tensor,
+    gates: Tensor,
+    hidden_new: Tensor,
+    grad_out: Tensor | None,
+    grad_h: Tensor | None,
+    grad_c: Tensor | None,
+    needs: list[bool],
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of x, weight_ih, weight_hh, bias, bias_new (empty where `needs` says no), h0 and c0 of `recurrent`."""
+    steps, batch, hidden = out.shape
+    weight_hh = weight_hh.contiguous()
+    grad_out = None if grad_out is None else grad_out.contiguous()
+    first_h = x.new_zeros(batch, hidden) if h0 is None else h0.contiguous()
+    first_c = _first_cells(kind, x, c0, hidden)
+    grad_gates = x.new_empty(steps, batch, GATES[kind] * hidden)
+    grad_hidden_new = torch.empty_like(hidden_new)
+    grad_h0, grad_c0 = (
+        torch.zeros_like(first) if grad is None else grad.clone(memory_format=torch.contiguous_format)
+        for grad, first in ((grad_h, first_h), (grad_c if kind == "lstm" else None, first_c))
+    )
+    _kernels.recurrent_backward(
+        dtype_name(x),
+        kind,
+        gates.data_ptr(),
+        grad_gates.data_ptr(),
+        hidden_new.data_ptr(),
+        grad_hidden_new.data_ptr(),
+        weight_hh.data_ptr(),
+        first_h.data_ptr(),
+        first_c.data_ptr(),
+        _address(lengths),
+        out.data_ptr(),
+        cells.data_ptr(),
+        _address(grad_out),
+        grad_h0.data_ptr(),
+        grad_c0.data_ptr(),
+        (steps, batch, hidden),
+    )
+    with torch.autocast("cpu", enabled=False):
+        grads = _products(x, weight_ih, weight_hh, h0, out, grad_gates, grad_hidden_new, needs)
+    return *grads, grad_h0, grad_c0
+
+
+def _products(
+    x: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    h0: Tensor | None,
+    out: Tensor,
+    grad_gates: Tensor,
+    grad_hidden_new: Tensor,
+    needs: list[bool],
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """What follows from the gradients of the pre-activations, over all time steps at once."""
+    rows = grad_gates.flatten(0, 1)
+    needs_x, needs_weight_ih, needs_weight_hh, needs_bias, needs_bias_new = needs
+    grad_weight_hh = x.new_empty(0)
+    if needs_weight_hh:
+        grad_weight_hh = torch.empty_like(weight_hh)
+        own = len(weight_hh)
+        if grad_hidden_new.numel():
+            # The GRU's new gate sees W_hh h through the reset gate.
+            own -= out.shape[2]
+            _product_with_h_before(grad_hidden_new, out, h0, grad_weight_hh[own:])
+        _product_with_h_before(grad_gates[..., :own], out, h0, grad_weight_hh[:own])
+    return (
+        grad_gates @ weight_ih if needs_x else x.new_empty(0),
+        rows.t() @ x.flatten(0, 1) if needs_weight_ih else x.new_empty(0),
+        grad_weight_hh,
+        rows.sum(0) if needs_bias else x.new_empty(0),
+        grad_hidden_new.flatten(0, -2).sum(0) if needs_bias_new else x.new_empty(0),
+    )
+
+
+def _product_with_h_before(grads: Tensor, out: Tensor, h0: Tensor | None, to: Tensor) -> None:
+    """`to` becomes the sum over time of grads[t]^T h[t - 1]."""
+    torch.mm(grads[1:].flatten(0, 1).t(), out[:-1].flatten(0, 1), out=to)
+    if h0 is not None and len(grads):
+        to.addmm_(grads[0].t(), h0)
+
+
+@recurrent_backward.register_fake
+def _recurrent_backward_fake(
+    kind: str,
+    x: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    h0: Tensor | None,
+    c0: Tensor | None,
+    lengths: Tensor | None,
+    out: Tensor,
+    cells: Tensor,
+    gates: Tensor,
+    hidden_new: Tensor,
+    grad_out: Tensor | None,
+    grad_h: Tensor | None,
+    grad_c: Tensor | None,
+    needs: list[bool],
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    batch, hidden = out.shape[1:]
+    shapes = (x.shape, weight_ih.shape, weight_hh.shape, (GATES[kind] * hidden,), (hidden,))
+    grads = [x.new_empty(shape if needed else 0) for shape, needed in zip(shapes, needs, strict=True)]
+    c = (batch, hidden) if kind == "lstm" else (0,)
+    return grads[0], grads[1], grads[2], grads[3], grads[4], x.new_empty(batch, hidden), x.new_empty(c)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    kind, x, weight_ih, weight_hh, _, _, h0, c0, lengths, _ = inputs
+    out, _, _, cells, gates, hidden_new = output
+    ctx.kind = kind
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(cells, gates, hidden_new)
+    ctx.save_for_backward(x, weight_ih, weight_hh, h0, c0, lengths, out, cells, gates, hidden_new)
+
+
+def _differentiate(
+    ctx: Any, grad_out: Tensor | None, grad_h: Tensor | None, grad_c: Tensor | None, *_: None
+) -> tuple[Tensor | None, ...]:
+    needs = list(ctx.needs_input_grad[1:6])
+    grads = recurrent_backward(ctx.kind, *ctx.saved_tensors, grad_out, grad_h, grad_c, needs)
+    wanted = ctx.needs_input_grad[1:8]
+    return (None, *(grad if needed else None for grad, needed in zip(grads, wanted, strict=True)), None, None)
+
+
+recurrent.register_autograd(_differentiate, setup_context=_save)
