@@ -27,4 +27,8 @@ void elementwise(DType dtype, ElementwiseFunction function, const void* x, void*
   kernels_for(dtype).elementwise(function, x, out, count);
 }
 
+void linear_cross_entropy(DType dtype, const LinearCrossEntropy& arguments) {
+  kernels_for(dtype).linear_cross_entropy(arguments);
+}
+
 }  // namespace wordkiln

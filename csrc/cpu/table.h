@@ -2,6 +2,7 @@
 #pragma once
 
 #include "wordkiln/attention.h"
+#include "wordkiln/cross_entropy.h"
 #include "wordkiln/elementwise.h"
 #include "wordkiln/rnn.h"
 
@@ -14,6 +15,7 @@ struct KernelSet {
   void (*lstm_forward)(const LstmForward&);
   void (*lstm_backward)(const LstmBackward&);
   void (*elementwise)(ElementwiseFunction, const void*, void*, int64_t);
+  void (*linear_cross_entropy)(const LinearCrossEntropy&);
 };
 
 struct KernelTable {

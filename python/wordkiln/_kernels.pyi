@@ -42,6 +42,21 @@ def attention_backward(
     causal: bool,
     scale: float,
 ) -> None: ...
+def linear_cross_entropy(
+    dtype: str,
+    hidden: int,
+    weight: int,
+    bias: int,
+    targets: int,
+    grad_hidden: int,
+    grad_weight: int,
+    grad_bias: int,
+    sizes: tuple[int, int, int],
+    ignore_index: int,
+    label_smoothing: float,
+    z_loss: float,
+    mean: bool,
+) -> float: ...
 def lstm_forward(
     dtype: str,
     gates: int,

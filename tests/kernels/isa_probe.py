@@ -54,6 +54,19 @@ def lstm(dtype: str) -> dict[str, np.ndarray]:
     return dict(zip(names, (gates, out, cells, grad_gates, grad_h, grad_c), strict=True))
 
 
+def cross_entropy(dtype: str) -> dict[str, np.ndarray]:
+    rows, vocabulary, width = sizes = (203, 517, 71)
+    random = np.random.default_rng(3)
+    hidden, weight, bias = (random.standard_normal(s).astype(dtype) for s in ((rows, width), (517, width), 517))
+    targets = random.integers(vocabulary, size=rows)
+    targets[::7] = -100
+    grads = [np.empty_like(x) for x in (hidden, weight, bias)]
+    pointers = map(address, (hidden, weight, bias, targets, *grads))
+    loss = _kernels.linear_cross_entropy(dtype, *pointers, sizes, -100, 0.1, 0.01, True)
+    names = ("loss", "grad_hidden", "grad_weight", "grad_bias")
+    return dict(zip(names, (np.array(loss, dtype), *grads), strict=True))
+
+
 def elementwise(dtype: str) -> dict[str, np.ndarray]:
     x = inputs(dtype)
     results = {}
@@ -71,6 +84,6 @@ def address(x: np.ndarray) -> int:
 if __name__ == "__main__":
     results = {}
     for dtype in ("float32", "float64"):
-        for part in (attention, lstm, elementwise):
+        for part in (attention, lstm, cross_entropy, elementwise):
             results |= {f"{dtype} {name}": value for name, value in part(dtype).items()}
     np.savez(sys.argv[1], isa=_kernels.current_isa(), **results)

@@ -13,6 +13,8 @@ void lstm_forward_float32(const LstmForward& arguments);
 void lstm_forward_float64(const LstmForward& arguments);
 void lstm_backward_float32(const LstmBackward& arguments);
 void lstm_backward_float64(const LstmBackward& arguments);
+void linear_cross_entropy_float32(const LinearCrossEntropy& arguments);
+void linear_cross_entropy_float64(const LinearCrossEntropy& arguments);
 void elementwise_float32(ElementwiseFunction function, const void* x, void* out, int64_t count);
 void elementwise_float64(ElementwiseFunction function, const void* x, void* out, int64_t count);
 
