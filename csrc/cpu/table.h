@@ -2,6 +2,7 @@
 #pragma once
 
 #include "wordkiln/attention.h"
+#include "wordkiln/cross_entropy.h"
 #include "wordkiln/elementwise.h"
 #include "wordkiln/rnn.h"
 #include "wordkiln/rotary.h"
@@ -15,6 +16,7 @@ struct KernelSet {
   void (*rotary)(const Rotary&) = nullptr;
   void (*recurrent_forward)(const RecurrentForward&) = nullptr;
   void (*recurrent_backward)(const RecurrentBackward&) = nullptr;
+  void (*linear_cross_entropy)(const LinearCrossEntropy&) = nullptr;
   void (*elementwise)(ElementwiseFunction, const void*, void*, int64_t) = nullptr;
 };
 

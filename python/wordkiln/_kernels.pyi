@@ -68,6 +68,21 @@ def attention_backward(
     grad_bias: int = 0,
     grad_bias_strides: tuple[int, int, int, int] = (0, 0, 0, 0),
 ) -> None: ...
+def linear_cross_entropy(
+    dtype: str,
+    hidden: int,
+    weight: int,
+    bias: int,
+    targets: int,
+    grad_hidden: int,
+    grad_weight: int,
+    grad_bias: int,
+    sizes: tuple[int, int, int],
+    ignore_index: int,
+    label_smoothing: float,
+    z_loss: float,
+    mean: bool,
+) -> float: ...
 def recurrent_forward(
     dtype: str,
     kind: str,

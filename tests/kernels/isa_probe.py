@@ -102,6 +102,19 @@ def recurrences(dtype: str) -> dict[str, np.ndarray]:
     return {name: value for kind, gates in kinds.items() for name, value in recurrence(kind, gates, dtype).items()}
 
 
+def cross_entropy(dtype: str) -> dict[str, np.ndarray]:
+    rows, vocabulary, width = sizes = (203, 517, 71)
+    random = np.random.default_rng(3)
+    hidden, weight, bias = (random.standard_normal(s).astype(dtype) for s in ((rows, width), (517, width), 517))
+    targets = random.integers(vocabulary, size=rows)
+    targets[::7] = -100
+    grads = [np.empty_like(x) for x in (hidden, weight, bias)]
+    pointers = map(address, (hidden, weight, bias, targets, *grads))
+    loss = _kernels.linear_cross_entropy(dtype, *pointers, sizes, -100, 0.1, 0.01, True)
+    names = ("loss", "grad_hidden", "grad_weight", "grad_bias")
+    return dict(zip(names, (np.array(loss, dtype), *grads), strict=True))
+
+
 def elementwise(dtype: str) -> dict[str, np.ndarray]:
     x = inputs(dtype)
     results = {}
@@ -130,7 +143,7 @@ def address(x: np.ndarray) -> int:
 if __name__ == "__main__":
     results = {}
     for dtype in ("float32", "float64"):
-        for part in (attention, recurrences, elementwise):
+        for part in (attention, recurrences, cross_entropy, elementwise):
             results |= {f"{dtype} {name}": value for name, value in part(dtype).items()}
     for dtype in ("float32", "float64", "bfloat16"):
         results |= {f"{dtype} {name}": value for name, value in changed_attention(dtype).items()}

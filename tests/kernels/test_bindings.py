@@ -108,6 +108,31 @@ def test_a_type_without_a_kernel_is_refused():
         _kernels.recurrent_forward("bfloat16", "lstm", *NONE[:9], ZERO, True)
 
 
+def cross_entropy(pointers=(0,) * 7, sizes=(0, 1, 1)):
+    return _kernels.linear_cross_entropy("float32", *pointers, sizes, -100, 0.0, 0.0, False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"sizes": (0, 1, 2**62)}, "2\\^62"),
+        ({"sizes": (0, 0, 1)}, "0 rows"),
+        ({"sizes": (-1, 1, 1)}, "size -1"),
+        ({"sizes": (1, 1, 1)}, "hidden: address"),
+        ({"sizes": (0, 1, 1)}, "weight: address"),
+    ],
+)
+def test_cross_entropy_refuses(arguments, message):
+    with pytest.raises(ArgumentError, match=message):
+        cross_entropy(**arguments)
+
+
+def test_cross_entropy_refuses_targets_out_of_range():
+    targets = np.array([-100, 1])
+    with pytest.raises(ArgumentError, match="targets: 1 must be 0 to 0 or -100"):
+        cross_entropy((targets.ctypes.data,) * 7, (2, 1, 1))
+
+
 def test_elementwise_refuses():
     with pytest.raises(ArgumentError, match="function='sin'"):
         _kernels.elementwise("float32", "sin", 0, 0, 0)

@@ -18,6 +18,8 @@ void recurrent_forward_float32(const RecurrentForward& arguments);
 void recurrent_forward_float64(const RecurrentForward& arguments);
 void recurrent_backward_float32(const RecurrentBackward& arguments);
 void recurrent_backward_float64(const RecurrentBackward& arguments);
+void linear_cross_entropy_float32(const LinearCrossEntropy& arguments);
+void linear_cross_entropy_float64(const LinearCrossEntropy& arguments);
 void elementwise_float32(ElementwiseFunction function, const void* x, void* out, int64_t count);
 void elementwise_float64(ElementwiseFunction function, const void* x, void* out, int64_t count);
 void elementwise_bfloat16(ElementwiseFunction function, const void* x, void* out, int64_t count);

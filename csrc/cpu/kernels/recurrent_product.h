@@ -5,8 +5,8 @@
 // each group of rows fetches its share of the next depth, so that the far cache is asked evenly.
 #pragma once
 
-#include "cpu/kernels/parallel.h"
 #include "cpu/kernels/gemm.h"
+#include "cpu/kernels/parallel.h"
 
 namespace wordkiln::cpu::WORDKILN_ISA {
 namespace {
@@ -17,7 +17,9 @@ constexpr int kProductRows = kVectors == 1 ? kRegisters / 2 : kRegisters * 3 / 4
 
 // With few accumulators each has to wait for its own last sum: the depth is cut into this many, added at the end.
 template <int kRows, int kVectors>
-constexpr int kChains = kRows * kVectors >= 8 ? 1 : kRows * kVectors >= 4 ? 2 : 4;
+constexpr int kChains = kRows * kVectors >= 8   ? 1
+                        : kRows * kVectors >= 4 ? 2
+                                                : 4;
 
 template <typename T>
 struct Product {

@@ -18,6 +18,7 @@ const KernelTable table = {
             .rotary = rotary_float32,
             .recurrent_forward = recurrent_forward_float32,
             .recurrent_backward = recurrent_backward_float32,
+            .linear_cross_entropy = linear_cross_entropy_float32,
             .elementwise = elementwise_float32,
         },
     .float64 =
@@ -27,6 +28,7 @@ const KernelTable table = {
             .rotary = rotary_float64,
             .recurrent_forward = recurrent_forward_float64,
             .recurrent_backward = recurrent_backward_float64,
+            .linear_cross_entropy = linear_cross_entropy_float64,
             .elementwise = elementwise_float64,
         },
     .bfloat16 =

@@ -211,12 +211,18 @@ def linear_cross_entropy(
     bias: Tensor | None = None,
     ignore_index: int = -100,
     label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    reduction: str = "mean",
 ) -> Tensor:
     """Cross-entropy of `F.linear(hidden, weight, bias)`; arguments as `wordkiln.ops.linear_cross_entropy`."""
-    logits = F.linear(hidden, weight, bias).flatten(0, -2)
-    return F.cross_entropy(
-        logits, targets.flatten(), ignore_index=ignore_index, label_smoothing=label_smoothing, reduction="mean"
+    logits = F.linear(hidden, weight, bias).reshape(targets.numel(), weight.shape[0])
+    losses = F.cross_entropy(
+        logits, targets.flatten(), ignore_index=ignore_index, label_smoothing=label_smoothing, reduction="none"
     )
+    counts = targets.flatten() != ignore_index
+    if z_loss:
+        losses = losses + z_loss * (logits.logsumexp(1) ** 2).where(counts, 0.0)
+    return losses.sum() / counts.sum() if reduction == "mean" else losses.sum()
 
 
 def _attend(
