@@ -155,10 +155,11 @@ struct Dropout {
     constexpr int64_t kCounters = kPanel / 4;
     constexpr int64_t kWords = WORDKILN_VECTOR_BYTES / 4;
     for (int64_t c = 0; c < kCounters; c += kWords) {
-      Words counter[4] = {Words{}, static_cast<uint32_t>(query) - Words{}, head - Words{}, offset - Words{}};
+      Words number = {};
       for (int i = 0; i < kWords; ++i) {
-        counter[0][i] = static_cast<uint32_t>(key / kPanel * kCounters + c) + static_cast<uint32_t>(i);
+        number[i] = static_cast<uint32_t>(key / kPanel * kCounters + c) + static_cast<uint32_t>(i);
       }
+      Words counter[4] = {number, static_cast<uint32_t>(query) - Words{}, head - Words{}, offset - Words{}};
       philox4x32(counter, seed, [](Words x, uint32_t y, Words& high) { return multiply_wide(x, y, high); });
       for (int part = 0; part < 4; ++part) {
         for (int i = 0; i < kWords; ++i) {
