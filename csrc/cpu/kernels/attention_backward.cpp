@@ -191,8 +191,9 @@ class AttentionBackwardPass {
         store(grads + j, weight * (load(grads + j) - dot));
       }
     }
-    mask(weights, seen, kPanel, C{0});
-    mask(grads, seen, kPanel, C{0});
+    const Range own[1] = {seen};
+    mask(weights, kPanel, own, kPanel, C{0});
+    mask(grads, kPanel, own, kPanel, C{0});
   }
 
   void run_changed_row(const QueryHead<T>& h, int64_t query, int64_t key, Range seen, C* weights, C* grads, C lse,

@@ -213,10 +213,12 @@ class AttentionDecodePass {
     const int64_t columns = round_up(count, kLanes<C>);
     const ScoreChange<T> change(a_.scores, row, head);
     if (change.any()) change.apply(scores, columns, query, key);
-    mask(scores, within(row.visible(query), key, count), columns, -kInfinity<C>);
-    const C shrink = add_largest(scores, columns, sums.softmax[i]);
-    add_weights(scores, columns, sums.softmax[i]);
-    if (shrink != C{1}) scale_row(sums.out + i * width_, width_, shrink);
+    const Range seen[1] = {within(row.visible(query), key, count)};
+    mask(scores, kPanel, seen, columns, -kInfinity<C>);
+    C shrink[1];
+    add_largest(scores, kPanel, columns, sums.softmax + i, shrink);
+    add_weights<1>(scores, kPanel, columns, sums.softmax + i);
+    if (shrink[0] != C{1}) scale_row(sums.out + i * width_, width_, shrink[0]);
   }
 
   template <typename E>

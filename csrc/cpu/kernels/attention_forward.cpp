@@ -115,20 +115,23 @@ class AttentionForwardPass {
   WORDKILN_INLINE void weigh(const QueryHead& h, Range queries, int64_t key, int64_t columns,
                              const ForwardScratch<C>& scratch, SoftmaxSums<C>* sums, bool first) const {
     const int64_t count = queries.end - queries.begin;
-    // One step of all rows after the other: the rows' chains of dependent operations then overlap.
-    for (int64_t i = 0; i < count; ++i) {
-      C* scores = scratch.scores + i * kKeyBlock;
-      if (h.change.any()) h.change.apply(scores, columns, queries.begin + i, key);
-      mask(scores, within(h.row.visible(queries.begin + i), key, columns), columns, -kInfinity<C>);
+    // A tile at the end has fewer rows: the others repeat the last one's limits, and nobody reads them.
+    Range seen[kTileRows];
+    for (int64_t i = 0; i < kTileRows; ++i) {
+      seen[i] = within(h.row.visible(queries.begin + smaller(i, count - 1)), key, columns);
     }
-    for (int64_t i = 0; i < count; ++i) {
-      const C shrink = add_largest(scratch.scores + i * kKeyBlock, columns, sums[i]);
-      if (shrink != C{1} && !first) scale_row(scratch.out + i * width_, width_, shrink);
+    for (int64_t i = 0; i < count && h.change.any(); ++i) {
+      h.change.apply(scratch.scores + i * kKeyBlock, columns, queries.begin + i, key);
     }
-    for (int64_t i = 0; i < count; ++i) {
-      C* scores = scratch.scores + i * kKeyBlock;
-      add_weights(scores, columns, sums[i]);
-      if (h.dropout.any()) h.dropout.apply(scores, queries.begin + i, key, columns);
+    mask(scratch.scores, kKeyBlock, seen, columns, -kInfinity<C>);
+    C shrink[kTileRows];
+    add_largest(scratch.scores, kKeyBlock, columns, sums, shrink);
+    for (int64_t i = 0; i < count && !first; ++i) {
+      if (shrink[i] != C{1}) scale_row(scratch.out + i * width_, width_, shrink[i]);
+    }
+    add_weights<kTileRows>(scratch.scores, kKeyBlock, columns, sums);
+    for (int64_t i = 0; i < count && h.dropout.any(); ++i) {
+      h.dropout.apply(scratch.scores + i * kKeyBlock, queries.begin + i, key, columns);
     }
   }
 

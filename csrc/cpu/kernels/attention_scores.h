@@ -69,17 +69,21 @@ void fill(C* x, int64_t count, C value) {
   for (int64_t i = 0; i < count; ++i) x[i] = value;
 }
 
-// x[j] = value for the j of whole vectors up to `columns` that are not in `seen`.
-template <typename C>
-WORDKILN_INLINE void mask(C* x, Range seen, int64_t columns, C value) {
+// x[i][j] = value for the j of whole vectors up to `columns` that are not in seen[i]. Rows see a little further each,
+// as those of a tile of queries do: only the vectors at their edges are touched.
+template <int kRows, typename C>
+WORDKILN_INLINE void mask(C* x, int64_t x_row, const Range (&seen)[kRows], int64_t columns, C value) {
   typedef typename Simd<C>::Int Int;
-  const auto edge = [=](int64_t j) {
+  const auto edges = [=](int64_t j) {
     const Int at = lane_numbers<C>();
-    const Int begin = Int{} + static_cast<int>(seen.begin - j), end = Int{} + static_cast<int>(seen.end - j);
-    store(x + j, ((at >= begin) & (at < end)) ? load(x + j) : broadcast(value));
+    for (int i = 0; i < kRows; ++i) {
+      const Int begin = Int{} + static_cast<int>(seen[i].begin - j), end = Int{} + static_cast<int>(seen[i].end - j);
+      C* own = x + i * x_row + j;
+      store(own, ((at >= begin) & (at < end)) ? load(own) : broadcast(value));
+    }
   };
-  for (int64_t j = 0; j < seen.begin; j += kLanes<C>) edge(j);
-  for (int64_t j = seen.end / kLanes<C> * kLanes<C>; j < columns; j += kLanes<C>) edge(j);
+  for (int64_t j = 0; j < seen[kRows - 1].begin; j += kLanes<C>) edges(j);
+  for (int64_t j = seen[0].end / kLanes<C> * kLanes<C>; j < columns; j += kLanes<C>) edges(j);
 }
 
 // What a query has summed of its softmax so far.
@@ -89,32 +93,50 @@ struct SoftmaxSums {
   C total = 0;                // of exp(score - largest)
 };
 
-// Takes the scores of `columns` keys into account; scores that count not must be -inf. Returns the factor by which
-// what was summed before must shrink.
-template <typename C>
-WORDKILN_INLINE C add_largest(const C* scores, int64_t columns, SoftmaxSums<C>& sums) {
-  Vec<C> top = broadcast<C>(-kInfinity<C>);
-  for (int64_t j = 0; j < columns; j += kLanes<C>) top = max<C>(load(scores + j), top);
-  const C tile_largest = largest<C>(top);
-  if (!(tile_largest > sums.largest)) return 1;
-  const C shrink = exp2<C>(broadcast<C>(sums.largest - tile_largest))[0];
-  sums.largest = tile_largest;
-  sums.total *= shrink;
-  return shrink;
+// Takes scores[kRows][columns] into account; those that do not count must be -inf. shrink: the factors by which what
+// was summed before must shrink. Rows go together: their chains of dependent operations overlap, and the ends of the
+// loops are mispredicted once for all.
+template <int kRows, typename C>
+WORDKILN_INLINE void add_largest(const C* scores, int64_t scores_row, int64_t columns, SoftmaxSums<C>* sums,
+                                 C (&shrink)[kRows]) {
+  Vec<C> top[kRows];
+  WORDKILN_UNROLL
+  for (int i = 0; i < kRows; ++i) top[i] = broadcast<C>(-kInfinity<C>);
+  for (int64_t j = 0; j < columns; j += kLanes<C>) {
+    WORDKILN_UNROLL
+    for (int i = 0; i < kRows; ++i) top[i] = max<C>(load(scores + i * scores_row + j), top[i]);
+  }
+  for (int i = 0; i < kRows; ++i) {
+    const C tile_largest = largest<C>(top[i]);
+    shrink[i] = 1;
+    if (!(tile_largest > sums[i].largest)) continue;
+    shrink[i] = exp2<C>(broadcast<C>(sums[i].largest - tile_largest))[0];
+    sums[i].largest = tile_largest;
+    sums[i].total *= shrink[i];
+  }
 }
 
 // Turns scores into weights.
-template <typename C>
-WORDKILN_INLINE void add_weights(C* scores, int64_t columns, SoftmaxSums<C>& sums) {
-  // Before the first visible score -inf - -inf would be NaN.
-  const C base = sums.largest == -kInfinity<C> ? C{0} : sums.largest;
-  Vec<C> totals = {};
-  for (int64_t j = 0; j < columns; j += kLanes<C>) {
-    const Vec<C> weights = exp2<C>(load(scores + j) - base);
-    totals += weights;
-    store(scores + j, weights);
+template <int kRows, typename C>
+WORDKILN_INLINE void add_weights(C* scores, int64_t scores_row, int64_t columns, SoftmaxSums<C>* sums) {
+  Vec<C> totals[kRows];
+  C base[kRows];
+  WORDKILN_UNROLL
+  for (int i = 0; i < kRows; ++i) {
+    totals[i] = Vec<C>{};
+    // Before the first visible score -inf - -inf would be NaN.
+    base[i] = sums[i].largest == -kInfinity<C> ? C{0} : sums[i].largest;
   }
-  sums.total += sum<C>(totals);
+  for (int64_t j = 0; j < columns; j += kLanes<C>) {
+    WORDKILN_UNROLL
+    for (int i = 0; i < kRows; ++i) {
+      const Vec<C> weights = exp2<C>(load(scores + i * scores_row + j) - base[i]);
+      totals[i] += weights;
+      store(scores + i * scores_row + j, weights);
+    }
+  }
+  WORDKILN_UNROLL
+  for (int i = 0; i < kRows; ++i) sums[i].total += sum<C>(totals[i]);
 }
 
 template <typename C>
@@ -155,15 +177,15 @@ struct Dropout {
     constexpr int64_t kCounters = kPanel / 4;
     constexpr int64_t kWords = WORDKILN_VECTOR_BYTES / 4;
     for (int64_t c = 0; c < kCounters; c += kWords) {
-      Words number = {};
-      for (int i = 0; i < kWords; ++i) {
-        number[i] = static_cast<uint32_t>(key / kPanel * kCounters + c) + static_cast<uint32_t>(i);
-      }
-      Words counter[4] = {number, static_cast<uint32_t>(query) - Words{}, head - Words{}, offset - Words{}};
+      const uint32_t first = static_cast<uint32_t>(key / kPanel * kCounters + c);
+      Words counter[4] = {(Words)lane_numbers<float>() + first, static_cast<uint32_t>(query) - Words{}, head - Words{},
+                          offset - Words{}};
       philox4x32(counter, seed, [](Words x, uint32_t y, Words& high) { return multiply_wide(x, y, high); });
+      uint32_t words[4][kWords];
+      __builtin_memcpy(words, counter, sizeof words);
       for (int part = 0; part < 4; ++part) {
         for (int i = 0; i < kWords; ++i) {
-          factors[part * kCounters + c + i] = counter[part][i] < least ? C{0} : static_cast<C>(factor);
+          factors[part * kCounters + c + i] = words[part][i] < least ? C{0} : static_cast<C>(factor);
         }
       }
     }

@@ -237,12 +237,14 @@ def _seed(seed: Tensor | None) -> tuple[int, int]:
 
 
 def _sizes(q: Tensor, k: Tensor, offsets: Tensor | None) -> tuple[int, int, int, int, int, int]:
-    batch = q.shape[0] if offsets is None else offsets.shape[0] - 1
-    return (batch, q.shape[1], k.shape[1], q.shape[2], k.shape[2], q.shape[3])
+    batch, heads, queries, head_size = q.shape
+    _, kv_heads, keys, _ = k.shape
+    return (batch if offsets is None else offsets.shape[0] - 1, heads, kv_heads, queries, keys, head_size)
 
 
 def _strides(x: Tensor, offsets: Tensor | None) -> tuple[int, int, int]:
-    return (x.stride(0) if offsets is None else 0, x.stride(1), x.stride(2))
+    batch, head, row, _ = x.stride()
+    return (batch if offsets is None else 0, head, row)
 
 
 def _bias_strides(bias: Tensor | None) -> tuple[int, int, int, int]:
