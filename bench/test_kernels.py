@@ -61,19 +61,3 @@ def test_causal_attention_training(batch, heads, length, size):
         amount=7 * batch * heads * length * length * size / 1e9,
         unit="GFLOP",
     )
-
-
-@pytest.mark.parametrize(("tokens", "size", "vocab"), [(2048, 256, 10000)])
-def test_vocabulary_loss(tokens, size, vocab):
-    torch.manual_seed(0)
-    hidden, weight = torch.randn(tokens, size), torch.randn(vocab, size) * 0.02
-    targets = torch.randint(vocab, (tokens,))
-    pairs.compare(
-        f"linear + cross-entropy fwd+bwd, {tokens} tokens {size} -> {vocab}",
-        PEER,
-        lambda: step(lambda h, w: ops.linear_cross_entropy(h, w, targets), [hidden, weight]),
-        lambda: step(lambda h, w: F.cross_entropy(F.linear(h, w), targets), [hidden, weight]),
-        equal=lambda a, b: [close(one, other) for one, other in zip(a, b, strict=True)],
-        amount=6 * tokens * size * vocab / 1e9,
-        unit="GFLOP",
-    )

@@ -31,4 +31,24 @@ void linear_cross_entropy(DType dtype, const LinearCrossEntropy& arguments) {
   kernels_for(dtype).linear_cross_entropy(arguments);
 }
 
+void rms_norm_forward(DType dtype, const RmsNormForward& arguments) { kernels_for(dtype).rms_norm_forward(arguments); }
+
+void rms_norm_backward(DType dtype, const RmsNormBackward& arguments) {
+  kernels_for(dtype).rms_norm_backward(arguments);
+}
+
+void swiglu_forward(DType dtype, const SwigluForward& arguments) { kernels_for(dtype).swiglu_forward(arguments); }
+
+void swiglu_backward(DType dtype, const SwigluBackward& arguments) { kernels_for(dtype).swiglu_backward(arguments); }
+
+size_t linear_packed_bytes(LinearStorage storage, const LinearSizes& sizes) {
+  return cpu::kernels().linear_packed_bytes(storage, sizes);
+}
+
+void linear_pack(LinearStorage storage, const LinearSizes& sizes, const float* weight, void* packed) {
+  cpu::kernels().linear_pack(storage, sizes, weight, packed);
+}
+
+void linear_run(const LinearRun& arguments) { cpu::kernels().linear_run(arguments); }
+
 }  // namespace wordkiln

@@ -12,9 +12,14 @@ extern const KernelTable table;
 const KernelTable table = {
     .isa = WORDKILN_STRING(WORDKILN_ISA),
     .float32 = {attention_forward_float32, attention_backward_float32, lstm_forward_float32, lstm_backward_float32,
-                elementwise_float32, linear_cross_entropy_float32},
+                elementwise_float32, linear_cross_entropy_float32, rms_norm_forward_float32, rms_norm_backward_float32,
+                swiglu_forward_float32, swiglu_backward_float32},
     .float64 = {attention_forward_float64, attention_backward_float64, lstm_forward_float64, lstm_backward_float64,
-                elementwise_float64, linear_cross_entropy_float64},
+                elementwise_float64, linear_cross_entropy_float64, rms_norm_forward_float64, rms_norm_backward_float64,
+                swiglu_forward_float64, swiglu_backward_float64},
+    .linear_packed_bytes = linear_packed_bytes,
+    .linear_pack = linear_pack,
+    .linear_run = linear_run,
 };
 
 }  // namespace wordkiln::cpu::WORDKILN_ISA

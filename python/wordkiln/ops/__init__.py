@@ -5,10 +5,23 @@ Sizes in the docstrings: B batch rows, T time steps, S queries, K keys, H heads 
 """
 
 from wordkiln.ops import reference
+from wordkiln.ops._activation import swiglu
 from wordkiln.ops._attention import attention
-from wordkiln.ops._linear import linear
+from wordkiln.ops._linear import PackedLinear, linear
 from wordkiln.ops._linear_cross_entropy import linear_cross_entropy
 from wordkiln.ops._lstm import lstm
+from wordkiln.ops._norm import rms_norm
 from wordkiln.ops._recurrence import gru, rnn
 
-__all__ = ["attention", "gru", "linear", "linear_cross_entropy", "lstm", "reference", "rnn"]
+__all__ = [
+    "PackedLinear",
+    "attention",
+    "gru",
+    "linear",
+    "linear_cross_entropy",
+    "lstm",
+    "reference",
+    "rms_norm",
+    "rnn",
+    "swiglu",
+]
