@@ -15,11 +15,12 @@ export PYO3_PYTHON ?= $(CURDIR)/$(BIN)/python
 comma := ,
 # What glibc's allocator must be told so that torch does not fault the same pages in anew in every step.
 KEEPS_FREED := MALLOC_MMAP_THRESHOLD_=8589934592 MALLOC_TRIM_THRESHOLD_=17179869184 MALLOC_TOP_PAD_=268435456
+ISAS ?= $(shell $(BIN)/python -c "from wordkiln import _kernels; print(*_kernels.available_isas())" 2>/dev/null)
 NATIVE := $(shell find csrc rust -type f -not -path '*/target/*' 2>/dev/null) Cargo.toml Cargo.lock pyproject.toml
 CXX_FILES := $(shell git ls-files --cached --others --exclude-standard 'csrc/*.cpp' 'csrc/*.h' 'csrc/*.inc' 2>/dev/null)
 say = @printf '\033[1m== %s\033[0m\n' "$(1)"
 
-.PHONY: help demo test test-rust test-python fuzz bench lint fmt wheel check-install clean
+.PHONY: help demo test test-rust test-python sanitize fuzz bench lint fmt wheel check-install clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1|/' | column -t -s '|'
@@ -37,6 +38,18 @@ test-rust: $(VENV)/.built-test
 test-python: $(VENV)/.built-test
 	$(call say,testing the Python package)
 	@$(BIN)/python -m pytest -q
+
+# Without the tests that start processes or compilers of their own: those would not load this build.
+sanitize: $(VENV)/.built-test ## The kernel tests on an AddressSanitizer and UBSan build (ISAS="baseline avx2" for some instruction sets)
+	$(call say,compiling the kernels with sanitizers)
+	@$(BIN)/cmake -S csrc -B target/sanitize -G Ninja -DCMAKE_BUILD_TYPE=Release -DWORDKILN_SANITIZE=ON \
+	    -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python -Dpybind11_DIR=$$($(BIN)/pybind11-config --cmakedir) >target/sanitize.log
+	@$(BIN)/cmake --build target/sanitize >>target/sanitize.log || { cat target/sanitize.log; exit 1; }
+	@for isa in $(ISAS); do \
+	    printf '\033[1m== testing %s\033[0m\n' $$isa; \
+	    WORDKILN_ISA=$$isa LD_PRELOAD=$$(g++ -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 \
+	        $(BIN)/python tests/kernels/sanitized.py target/sanitize/_kernels*.so; \
+	done
 
 fuzz: ## Fuzz loading, training and encoding of tokenizers (SECONDS_EACH=60, TARGETS=load)
 	@bash rust/bpe/fuzz/run.sh

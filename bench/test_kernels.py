@@ -3,9 +3,8 @@
 import pairs
 import pytest
 import torch
-import torch.nn.functional as F
 
-from wordkiln import nn, ops
+from wordkiln import nn
 
 PEER = f"torch {torch.__version__}"
 
@@ -43,21 +42,5 @@ def test_lstm_training(layers, batch, time, size):
         lambda: step(theirs, [x]),
         equal=lambda a, b: [close(one, other) for one, other in zip(a, b, strict=True)],
         amount=flops_lstm(layers, batch, time, size) / 1e9,
-        unit="GFLOP",
-    )
-
-
-@pytest.mark.parametrize(("tokens", "size", "vocab"), [(2048, 256, 10000)])
-def test_vocabulary_loss(tokens, size, vocab):
-    torch.manual_seed(0)
-    hidden, weight = torch.randn(tokens, size), torch.randn(vocab, size) * 0.02
-    targets = torch.randint(vocab, (tokens,))
-    pairs.compare(
-        f"linear + cross-entropy fwd+bwd, {tokens} tokens {size} -> {vocab}",
-        PEER,
-        lambda: step(lambda h, w: ops.linear_cross_entropy(h, w, targets), [hidden, weight]),
-        lambda: step(lambda h, w: F.cross_entropy(F.linear(h, w), targets), [hidden, weight]),
-        equal=lambda a, b: [close(one, other) for one, other in zip(a, b, strict=True)],
-        amount=6 * tokens * size * vocab / 1e9,
         unit="GFLOP",
     )

@@ -32,9 +32,12 @@ PYBIND11_MODULE(_kernels, m) {
         "The instruction set in use (environment variable WORDKILN_ISA forces one).");
   m.def("set_num_threads", &wordkiln::set_num_threads, py::arg("threads"));
   m.def("get_num_threads", &wordkiln::get_num_threads);
+  wordkiln::bindings::register_activation(m);
   wordkiln::bindings::register_attention(m);
   wordkiln::bindings::register_cross_entropy(m);
   wordkiln::bindings::register_elementwise(m);
+  wordkiln::bindings::register_linear(m);
+  wordkiln::bindings::register_norm(m);
   wordkiln::bindings::register_rnn(m);
   wordkiln::bindings::register_rotary(m);
 }

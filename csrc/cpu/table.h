@@ -1,9 +1,12 @@
 // The functions that are compiled once per instruction set. dispatch.cpp hands out the table in use.
 #pragma once
 
+#include "wordkiln/activation.h"
 #include "wordkiln/attention.h"
 #include "wordkiln/cross_entropy.h"
 #include "wordkiln/elementwise.h"
+#include "wordkiln/linear.h"
+#include "wordkiln/norm.h"
 #include "wordkiln/rnn.h"
 #include "wordkiln/rotary.h"
 
@@ -17,6 +20,10 @@ struct KernelSet {
   void (*recurrent_forward)(const RecurrentForward&) = nullptr;
   void (*recurrent_backward)(const RecurrentBackward&) = nullptr;
   void (*linear_cross_entropy)(const LinearCrossEntropy&) = nullptr;
+  void (*rms_norm_forward)(const RmsNormForward&) = nullptr;
+  void (*rms_norm_backward)(const RmsNormBackward&) = nullptr;
+  void (*swiglu_forward)(const SwigluForward&) = nullptr;
+  void (*swiglu_backward)(const SwigluBackward&) = nullptr;
   void (*elementwise)(ElementwiseFunction, const void*, void*, int64_t) = nullptr;
 };
 
@@ -25,6 +32,9 @@ struct KernelTable {
   KernelSet float32;
   KernelSet float64;
   KernelSet bfloat16;
+  size_t (*linear_packed_bytes)(LinearStorage, const LinearSizes&);
+  void (*linear_pack)(LinearStorage, const LinearSizes&, const float*, void*);
+  void (*linear_run)(const LinearRun&);
 };
 
 // Throws std::invalid_argument as current_isa() does (isa.h).

@@ -120,3 +120,39 @@ def rotary(
     dtype: str, x: int, cos: int, sin: int, out: int, sizes: tuple[int, int, int], x_row: int, back: bool
 ) -> None: ...
 def elementwise(dtype: str, function: str, x: int, out: int, count: int) -> None: ...
+def swiglu_forward(dtype: str, gate: int, up: int, out: int, count: int) -> None: ...
+def swiglu_backward(
+    dtype: str, gate: int, up: int, grad_out: int, grad_gate: int, grad_up: int, count: int
+) -> None: ...
+def rms_norm_forward(
+    dtype: str,
+    x: int,
+    residual: int,
+    weight: int,
+    total: int,
+    out: int,
+    scale: int,
+    sizes: tuple[int, int],
+    eps: float,
+) -> None: ...
+def rms_norm_backward(
+    dtype: str,
+    total: int,
+    weight: int,
+    scale: int,
+    grad_out: int,
+    grad_total: int,
+    grad_x: int,
+    grad_weight: int,
+    sizes: tuple[int, int],
+) -> None: ...
+
+class PackedLinear:
+    def __init__(self, weight: int, bias: int, outputs: int, inputs: int, storage: str) -> None: ...
+    def __call__(self, x: int, out: int, rows: int) -> None: ...
+    @property
+    def inputs(self) -> int: ...
+    @property
+    def outputs(self) -> int: ...
+    @property
+    def nbytes(self) -> int: ...

@@ -25,3 +25,57 @@ def test_matches_torch():
 def test_bad_arguments(x, weight, bias, message):
     with pytest.raises(ArgumentError, match=message):
         ops.linear(x, weight, bias)
+
+
+@pytest.mark.parametrize("storage", ["float32", "bfloat16"])
+@pytest.mark.parametrize("rows", [0, 1, 5, 7, 13, 64])
+@pytest.mark.parametrize(("outputs", "inputs"), [(1, 1), (64, 32), (130, 401), (33, 800), (3, 0), (0, 3)])
+def test_packed_matches_torch(storage, rows, outputs, inputs):
+    generator = torch.Generator().manual_seed(0)
+    x, weight, bias = (torch.randn(s, generator=generator) for s in ((rows, inputs), (outputs, inputs), (outputs,)))
+    rounded = weight.to(getattr(torch, storage))
+    for b in (None, bias):
+        got = ops.PackedLinear(weight, b, storage)(x)
+        exact = F.linear(x.double(), rounded.double(), None if b is None else b.double())
+        plain = F.linear(x, rounded.float(), b)
+        # The floor: as many roundings of the largest value as the sums may take in another order.
+        floor = 8 * torch.finfo(torch.float32).eps * exact.abs().max() if exact.numel() else 0
+        assert got.shape == exact.shape
+        assert ((got - exact).abs() <= 2 * (plain - exact).abs().max() + floor if exact.numel() else got == got).all()
+
+
+@pytest.mark.parametrize("storage", ["float32", "bfloat16"])
+def test_packed_keeps_its_own_copy_and_takes_any_shape(storage):
+    weight, x = torch.randn(9, 6), torch.randn(6, 2, 3).permute(1, 2, 0)
+    packed = ops.PackedLinear(weight, storage=storage)
+    before = packed(x)
+    weight.zero_()
+    assert torch.equal(packed(x), before)
+    assert torch.equal(packed(x[0, 0]), before[0, 0])
+    assert before.shape == (2, 3, 9)
+    assert packed.nbytes >= 9 * 6 * (4 if storage == "float32" else 2)
+
+
+def test_packed_bfloat16_rounds_as_torch_and_keeps_nan_and_infinity():
+    values = torch.tensor([1 + 2**-8, 1 + 3 * 2**-8, 3.4e38, float("inf"), float("nan"), 1e-40, -0.0])
+    got = ops.PackedLinear(values[:, None], storage="bfloat16")(torch.ones(1, 1))[0]
+    torch.testing.assert_close(got, values.bfloat16().float(), rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.abuse
+def test_packed_refuses():
+    weight = torch.zeros(3, 2)
+    packed = ops.PackedLinear(weight)
+    for call, message in [
+        (lambda: ops.PackedLinear(torch.zeros(3)), "weight: shape"),
+        (lambda: ops.PackedLinear(weight.double()), "weight: torch.float64"),
+        (lambda: ops.PackedLinear(weight.to("meta")), "weight: torch.float32 on meta"),
+        (lambda: ops.PackedLinear(weight, torch.zeros(2)), "bias: shape"),
+        (lambda: ops.PackedLinear(weight, storage="int8"), "storage='int8'"),
+        (lambda: packed(torch.zeros(())), "x: shape"),
+        (lambda: packed(torch.zeros(1, 3)), r"x: shape \[1, 3\] must be \[1, 2\]"),
+        (lambda: packed(torch.zeros(1, 2).double()), "x: torch.float64"),
+        (lambda: packed(torch.zeros(1, 2, requires_grad=True)), "x: requires a gradient"),
+    ]:
+        with pytest.raises(ArgumentError, match=message):
+            call()

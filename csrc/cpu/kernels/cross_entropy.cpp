@@ -191,20 +191,11 @@ class LinearCrossEntropyPass {
       for (int64_t j = 0; j < count; j += kTileRows) {
         const int64_t words = smaller(count - j, kTileRows);
         const T* from = weight_ + (first + j) * width_ + k;
-        fetch(from + kBlock * width_, words, depth);
         for (int64_t i = 0; i < next_.tiled; i += kPanel<T>) {
           multiply_panel(words, depth, {from, width_, 1}, turned_ + (i * padded_ + k * kPanel<T>), z + j * chunk_ + i,
                          chunk_, kPanel<T>, k > 0);
         }
       }
-    }
-  }
-
-  // Asks for rows of the next block of the weights, which would come too late by themselves.
-  void fetch(const T* from, int64_t rows, int64_t depth) const {
-    constexpr int64_t kLine = 64 / sizeof(T);
-    for (int64_t i = 0; i < rows; ++i) {
-      for (int64_t k = 0; k < depth; k += kLine) __builtin_prefetch(from + i * width_ + k, 0, 2);
     }
   }
 

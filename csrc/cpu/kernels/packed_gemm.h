@@ -9,19 +9,10 @@ namespace {
 template <typename T>
 constexpr int kPanel = kTileVectors * kLanes<T>;
 
-// One tile of C, `columns` of the panel wide. C is touched after the product, so that its prefetch has time. A comes
-// as scalars: a struct on the stack would be read by one wide load, which waits until all earlier stores, those of the
-// last tile of C included, have reached the cache (it cost 5 % of the vocabulary loss).
+// C (+)= acc, `columns` of the panel wide.
 template <typename T, int kRows>
-void panel_tile(const T* a, int64_t a_row, int64_t a_depth, int64_t depth, const T* panel, T* c, int64_t c_row,
-                int64_t columns, bool accumulate) {
-  WORDKILN_UNROLL
-  for (int i = 0; i < kRows; ++i) {
-    WORDKILN_UNROLL
-    for (int j = 0; j < kTileVectors; ++j) __builtin_prefetch(c + i * c_row + j * kLanes<T>, 1);
-  }
-  Vec<T> acc[kRows][kTileVectors] = {};
-  accumulate_tile<T, kRows, kTileVectors>(depth, {a, a_row, a_depth}, panel, kPanel<T>, acc);
+WORDKILN_INLINE void finish_tile(const Vec<T> (&acc)[kRows][kTileVectors], T* c, int64_t c_row, int64_t columns,
+                                 bool accumulate) {
   WORDKILN_UNROLL
   for (int i = 0; i < kRows; ++i) {
     WORDKILN_UNROLL
@@ -36,6 +27,22 @@ void panel_tile(const T* a, int64_t a_row, int64_t a_depth, int64_t depth, const
       }
     }
   }
+}
+
+// One tile of C, `columns` of the panel wide. C is touched after the product, so that its prefetch has time. A comes
+// as scalars: a struct on the stack would be read by one wide load, which waits until all earlier stores, those of the
+// last tile of C included, have reached the cache (it cost 5 % of the vocabulary loss).
+template <typename T, int kRows>
+void panel_tile(const T* a, int64_t a_row, int64_t a_depth, int64_t depth, const T* panel, T* c, int64_t c_row,
+                int64_t columns, bool accumulate) {
+  WORDKILN_UNROLL
+  for (int i = 0; i < kRows; ++i) {
+    WORDKILN_UNROLL
+    for (int j = 0; j < kTileVectors; ++j) __builtin_prefetch(c + i * c_row + j * kLanes<T>, 1);
+  }
+  Vec<T> acc[kRows][kTileVectors] = {};
+  accumulate_tile<T, kRows, kTileVectors>(depth, {a, a_row, a_depth}, panel, kPanel<T>, acc);
+  finish_tile<T, kRows>(acc, c, c_row, columns, accumulate);
 }
 
 // C[rows, columns] (+)= A[rows, depth] of one panel; columns: at most kPanel.

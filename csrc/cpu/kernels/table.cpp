@@ -19,6 +19,10 @@ const KernelTable table = {
             .recurrent_forward = recurrent_forward_float32,
             .recurrent_backward = recurrent_backward_float32,
             .linear_cross_entropy = linear_cross_entropy_float32,
+            .rms_norm_forward = rms_norm_forward_float32,
+            .rms_norm_backward = rms_norm_backward_float32,
+            .swiglu_forward = swiglu_forward_float32,
+            .swiglu_backward = swiglu_backward_float32,
             .elementwise = elementwise_float32,
         },
     .float64 =
@@ -29,6 +33,10 @@ const KernelTable table = {
             .recurrent_forward = recurrent_forward_float64,
             .recurrent_backward = recurrent_backward_float64,
             .linear_cross_entropy = linear_cross_entropy_float64,
+            .rms_norm_forward = rms_norm_forward_float64,
+            .rms_norm_backward = rms_norm_backward_float64,
+            .swiglu_forward = swiglu_forward_float64,
+            .swiglu_backward = swiglu_backward_float64,
             .elementwise = elementwise_float64,
         },
     .bfloat16 =
@@ -38,6 +46,9 @@ const KernelTable table = {
             .rotary = rotary_bfloat16,
             .elementwise = elementwise_bfloat16,
         },
+    .linear_packed_bytes = linear_packed_bytes,
+    .linear_pack = linear_pack,
+    .linear_run = linear_run,
 };
 
 }  // namespace wordkiln::cpu::WORDKILN_ISA

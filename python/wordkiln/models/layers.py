@@ -6,7 +6,6 @@ import dataclasses
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from wordkiln import ops
 from wordkiln.models.config import ModelConfig
@@ -23,7 +22,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., size] -> [..., size]."""
-        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+        return ops.rms_norm(x, self.weight, self.eps)
 
 
 class MLP(nn.Module):
@@ -37,7 +36,7 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, T, hidden_size] -> the same shape."""
-        output: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        output: Tensor = self.down_proj(ops.swiglu(self.gate_proj(x), self.up_proj(x)))
         return output
 
 

@@ -5,13 +5,16 @@ Sizes in the docstrings: B batch rows, T time steps, S queries, K keys, H heads 
 """
 
 from wordkiln.ops import reference
+from wordkiln.ops._activation import swiglu
 from wordkiln.ops._attention import attention, attention_varlen
-from wordkiln.ops._linear import linear
+from wordkiln.ops._linear import PackedLinear, linear
 from wordkiln.ops._linear_cross_entropy import linear_cross_entropy
+from wordkiln.ops._norm import rms_norm
 from wordkiln.ops._recurrence import gru, lstm, rnn
 from wordkiln.ops._rotary import rotary
 
 __all__ = [
+    "PackedLinear",
     "attention",
     "attention_varlen",
     "gru",
@@ -19,6 +22,8 @@ __all__ = [
     "linear_cross_entropy",
     "lstm",
     "reference",
+    "rms_norm",
     "rnn",
     "rotary",
+    "swiglu",
 ]

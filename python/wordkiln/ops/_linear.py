@@ -1,10 +1,14 @@
-"""The affine map. torch's own matrix product is near the machine's peak, so this only checks and forwards."""
+"""The affine map: torch's own product, which is near the machine's peak, and packed weights for a few rows."""
 
 from __future__ import annotations
 
+from typing import Literal
+
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from wordkiln import _kernels
 from wordkiln.errors import ArgumentError
 from wordkiln.ops._checks import check_tensor
 
@@ -29,3 +33,64 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if bias is not None:
         check_tensor("bias", bias, (weight.shape[0],), like=x)
     return F.linear(x, weight, bias)
+
+
+class PackedLinear:
+    """An affine map whose weights are laid out once for products with 1 to 64 rows, for inference on the CPU.
+
+    It holds copies: weights that change afterwards need a new object. (A cache behind `linear` could not tell, so there
+    is none.) With bfloat16 weights, products and sums are still float32.
+
+    Args:
+        weight: float32 [O, I] on the CPU.
+        bias: float32 [O], or None.
+        storage: of the weights, "float32" or "bfloat16" (rounded to nearest even; half the memory to read).
+
+    Raises:
+        ArgumentError: shapes, dtypes or devices do not fit, or `storage` is another.
+    """
+
+    def __init__(
+        self, weight: Tensor, bias: Tensor | None = None, storage: Literal["float32", "bfloat16"] = "float32"
+    ) -> None:
+        check_tensor("weight", weight, (None, None))
+        self._check_kernel("weight", weight)
+        if bias is not None:
+            check_tensor("bias", bias, (weight.shape[0],), like=weight)
+        weight = weight.detach().contiguous()
+        bias = None if bias is None else bias.detach().contiguous()
+        pointer = 0 if bias is None else bias.data_ptr()
+        self._packed = _kernels.PackedLinear(weight.data_ptr(), pointer, weight.shape[0], weight.shape[1], storage)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """`x @ weight.T + bias`, without a gradient.
+
+        Args:
+            x: float32 [..., I] on the CPU.
+
+        Returns:
+            float32 [..., O].
+
+        Raises:
+            ArgumentError: shape, dtype or device do not fit, or `x` wants a gradient.
+        """
+        if x.dim() == 0:
+            raise ArgumentError("x: shape [] must be [..., I]")
+        check_tensor("x", x, (*x.shape[:-1], self._packed.inputs))
+        self._check_kernel("x", x)
+        if torch.is_grad_enabled() and x.requires_grad:
+            raise ArgumentError("x: requires a gradient, which packed weights do not give; ops.linear does")
+        x = x.contiguous()
+        out = x.new_empty(*x.shape[:-1], self._packed.outputs)
+        self._packed(x.data_ptr(), out.data_ptr(), x.shape[:-1].numel())
+        return out
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that the packed weights take."""
+        return self._packed.nbytes
+
+    @staticmethod
+    def _check_kernel(name: str, x: Tensor) -> None:
+        if x.dtype != torch.float32 or x.device.type != "cpu":
+            raise ArgumentError(f"{name}: {x.dtype} on {x.device} must be torch.float32 on the CPU")

@@ -225,6 +225,18 @@ def linear_cross_entropy(
     return losses.sum() / counts.sum() if reduction == "mean" else losses.sum()
 
 
+def swiglu(gate: Tensor, up: Tensor) -> Tensor:
+    """`silu(gate) * up` (Shazeer 2020, equation 6)."""
+    return F.silu(gate) * up
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
+    """RMS normalisation (Zhang and Sennrich 2019, equation 4); arguments as `wordkiln.ops.rms_norm`."""
+    total = x if residual is None else x + residual
+    out = F.rms_norm(total, weight.shape, weight, eps)
+    return out if residual is None else (out, total)
+
+
 def _attend(
     q: Tensor,
     k: Tensor,

@@ -1,0 +1,19 @@
+"""Runs the kernel tests on another build of `_kernels`, which `make sanitize` names."""
+
+import importlib.util
+import sys
+
+import pytest
+
+import wordkiln
+
+TESTS = ["tests/kernels/test_bindings.py", "tests/ops", "tests/nn"]
+# These start processes or compilers of their own, which would not load this build, or need none of it.
+SKIPPED = "not compile and not opcheck and not sound_torch_op and not never_holds"
+
+if __name__ == "__main__":
+    spec = importlib.util.spec_from_file_location("wordkiln._kernels", sys.argv[1])
+    kernels = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(kernels)
+    sys.modules["wordkiln._kernels"] = wordkiln._kernels = kernels
+    sys.exit(pytest.main(["-q", "-x", "-p", "no:cacheprovider", "--timeout=0", "-k", SKIPPED, *TESTS]))
