@@ -7,7 +7,7 @@
 namespace wordkiln::cpu::WORDKILN_ISA {
 namespace {
 
-constexpr int64_t kQueryBlock = 48;  // queries that share a panel of keys while it lies in L1; a multiple of kTileRows
+constexpr int64_t kQueryBlock = 96;  // queries that share a panel of keys; a multiple of kTileRows
 
 // One thread's scratch; rows are padded to whole vectors.
 template <typename C>
@@ -56,6 +56,7 @@ struct QueryHead {
   ScoreChange<T> change;
   Dropout dropout;
   C* grad_bias;  // of query 0 and key 0, or null
+  bool changed;  // whether there is more than a plain softmax
 };
 
 template <typename T>
@@ -124,8 +125,10 @@ class AttentionBackwardPass {
     const C* lse = head_of<C>(a_.lse, lse_strides_, row.index, head, row.first_query).data;
     C* grad_bias = static_cast<C*>(a_.grad_bias);
     if (grad_bias != nullptr) grad_bias += row.index * a_.grad_bias_strides.batch + head * a_.grad_bias_strides.head;
-    const QueryHead<T> query_head = {
-        row, head, lse, ScoreChange<T>(a_.scores, row, head), Dropout(a_.scores, row.index, s_.heads, head), grad_bias};
+    const ScoreChange<T> change(a_.scores, row, head);
+    const Dropout dropout(a_.scores, row.index, s_.heads, head);
+    const bool changed = change.any() || dropout.any() || grad_bias != nullptr;
+    const QueryHead<T> query_head = {row, head, lse, change, dropout, grad_bias, changed};
     for (int64_t first = 0; first < row.queries; first += kQueryBlock) {
       const Range queries = {first, smaller(first + kQueryBlock, row.queries)};
       const Range keys = row.visible(queries);
@@ -169,31 +172,39 @@ class AttentionBackwardPass {
                 scratch.keys_packed + keys.begin * s_.head_size, kPanel, weights, kPanel, false);
     multiply<C>(count, columns, s_.head_size, {scratch.grad_out + queries.begin * width_, width_, 1},
                 scratch.values_packed + keys.begin * s_.head_size, kPanel, grads, kPanel, false);
-    for (int64_t i = 0; i < count; ++i) {
-      const int64_t query = queries.begin + i;
-      run_row(h, query, keys.begin, within(h.row.visible(query), keys.begin, columns), weights + i * kPanel,
-              grads + i * kPanel, scratch.dots[query]);
+    // A tile at the end has fewer rows: the others repeat the last one's limits, and nobody reads them.
+    Range limits[kTileRows];
+    C lse[kTileRows], dots[kTileRows];
+    for (int64_t i = 0; i < kTileRows; ++i) {
+      const int64_t query = queries.begin + smaller(i, count - 1);
+      limits[i] = within(h.row.visible(query), keys.begin, columns);
+      lse[i] = static_cast<C>(kLog2E) * h.lse[query];
+      dots[i] = scratch.dots[query];
     }
+    if (h.changed) {
+      for (int64_t i = 0; i < count; ++i) {
+        run_changed_row(h, queries.begin + i, keys.begin, limits[i], weights + i * kPanel, grads + i * kPanel, lse[i],
+                        dots[i]);
+      }
+    } else {
+      run_rows(weights, grads, columns, lse, dots);
+    }
+    mask(weights, kPanel, limits, kPanel, C{0});
+    mask(grads, kPanel, limits, kPanel, C{0});
     multiply<C>(count, width_, seen, {grads, kPanel, 1}, scratch.keys + keys.begin * width_, width_,
                 scratch.grad_q + queries.begin * width_, width_, true);
   }
 
-  // In: products with q, and the gradient of the weights. Out: weights, and the gradient of the products; 0 outside
-  // `seen`.
-  void run_row(const QueryHead<T>& h, int64_t query, int64_t key, Range seen, C* weights, C* grads, C dot) const {
-    const C lse = static_cast<C>(kLog2E) * h.lse[query];
-    if (h.change.any() || h.dropout.any() || h.grad_bias != nullptr) {
-      run_changed_row(h, query, key, seen, weights, grads, lse, dot);
-    } else {
-      for (int64_t j = seen.begin / kLanes<C> * kLanes<C>; j < seen.end; j += kLanes<C>) {
-        const Vec<C> weight = exp2<C>(load(weights + j) - lse);
-        store(weights + j, weight);
-        store(grads + j, weight * (load(grads + j) - dot));
+  // In: products with q, and the gradient of the weights. Out: weights, and the gradient of the products.
+  static void run_rows(C* weights, C* grads, int64_t columns, const C* lse, const C* dots) {
+    for (int64_t j = 0; j < columns; j += kLanes<C>) {
+      WORDKILN_UNROLL
+      for (int i = 0; i < kTileRows; ++i) {
+        const Vec<C> weight = exp2<C>(load(weights + i * kPanel + j) - lse[i]);
+        store(weights + i * kPanel + j, weight);
+        store(grads + i * kPanel + j, weight * (load(grads + i * kPanel + j) - dots[i]));
       }
     }
-    const Range own[1] = {seen};
-    mask(weights, kPanel, own, kPanel, C{0});
-    mask(grads, kPanel, own, kPanel, C{0});
   }
 
   void run_changed_row(const QueryHead<T>& h, int64_t query, int64_t key, Range seen, C* weights, C* grads, C lse,

@@ -30,10 +30,8 @@ def check_tensor(name: str, x: Tensor, shape: tuple[int | None, ...], like: Tens
 def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
     if len(shape) != len(wanted):
         return False
-    for size, want in zip(shape, wanted, strict=True):  # a loop: any() of a generator takes three times as long
-        if want is not None and size != want:
-            return False
-    return True
+    # A list: any() of a generator takes three times as long.
+    return not [size for size, want in zip(shape, wanted, strict=True) if want is not None and size != want]
 
 
 _DTYPE_NAMES = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "bfloat16"}
