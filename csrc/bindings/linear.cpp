@@ -79,7 +79,9 @@ class PackedLinear {
 }  // namespace
 
 void register_linear(py::module_& m) {
-  py::class_<PackedLinear>(m, "PackedLinear")
+  // An ordinary metaclass: stubs cannot name pybind11's own.
+  const auto metaclass = py::metaclass(reinterpret_cast<PyObject*>(&PyType_Type));
+  py::class_<PackedLinear>(m, "PackedLinear", metaclass)
       .def(py::init<uintptr_t, uintptr_t, int64_t, int64_t, const std::string&>(), py::arg("weight"), py::arg("bias"),
            py::arg("outputs"), py::arg("inputs"), py::arg("storage"))
       .def("__call__", &PackedLinear::run, py::arg("x"), py::arg("out"), py::arg("rows"))

@@ -115,6 +115,34 @@ def cross_entropy(dtype: str) -> dict[str, np.ndarray]:
     return dict(zip(names, (np.array(loss, dtype), *grads), strict=True))
 
 
+def layers(dtype: str) -> dict[str, np.ndarray]:
+    rows, width = sizes = (23, 71)
+    random = np.random.default_rng(4)
+    x, other, grad = (random.standard_normal(sizes).astype(dtype) for _ in range(3))
+    weight = random.standard_normal(width).astype(dtype)
+    total, normed, grad_x, product, grad_gate, grad_up = (np.empty_like(x) for _ in range(6))
+    scale, grad_weight = np.empty(rows, dtype), np.empty_like(weight)
+    _kernels.rms_norm_forward(dtype, *map(address, (x, other, weight, total, normed, scale)), sizes, 1e-5)
+    pointers = map(address, (total, weight, scale, grad, other, grad_x, grad_weight))
+    _kernels.rms_norm_backward(dtype, *pointers, sizes)
+    _kernels.swiglu_forward(dtype, *map(address, (x, other, product)), x.size)
+    _kernels.swiglu_backward(dtype, *map(address, (x, other, grad, grad_gate, grad_up)), x.size)
+    names = ("total", "normed", "grad_x", "grad_norm", "product", "grad_gate", "grad_up")
+    return dict(zip(names, (total, normed, grad_x, grad_weight, product, grad_gate, grad_up), strict=True))
+
+
+def packed_linear() -> dict[str, np.ndarray]:
+    rows, inputs, outputs = 9, 401, 133
+    random = np.random.default_rng(5)
+    x, weight, bias = (random.standard_normal(s).astype("float32") for s in ((rows, inputs), (outputs, inputs), 133))
+    results = {}
+    for storage in ("float32", "bfloat16"):
+        out = np.empty((rows, outputs), "float32")
+        _kernels.PackedLinear(address(weight), address(bias), outputs, inputs, storage)(address(x), address(out), rows)
+        results[f"float32 packed_{storage}"] = out
+    return results
+
+
 def elementwise(dtype: str) -> dict[str, np.ndarray]:
     x = inputs(dtype)
     results = {}
@@ -141,9 +169,9 @@ def address(x: np.ndarray) -> int:
 
 
 if __name__ == "__main__":
-    results = {}
+    results = packed_linear()
     for dtype in ("float32", "float64"):
-        for part in (attention, recurrences, cross_entropy, elementwise):
+        for part in (attention, recurrences, cross_entropy, layers, elementwise):
             results |= {f"{dtype} {name}": value for name, value in part(dtype).items()}
     for dtype in ("float32", "float64", "bfloat16"):
         results |= {f"{dtype} {name}": value for name, value in changed_attention(dtype).items()}

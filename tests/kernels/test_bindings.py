@@ -133,6 +133,25 @@ def test_cross_entropy_refuses_targets_out_of_range():
         cross_entropy((targets.ctypes.data,) * 7, (2, 1, 1))
 
 
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: _kernels.PackedLinear(0, 0, 1, 1, "float32"), "weight: address"),
+        (lambda: _kernels.PackedLinear(0, 0, 2**40, 2**40, "float32"), "2\\^62"),
+        (lambda: _kernels.PackedLinear(0, 0, -1, 0, "float32"), "size -1"),
+        (lambda: _kernels.PackedLinear(0, 0, 0, 0, "float16"), "storage='float16'"),
+        (lambda: _kernels.PackedLinear(0, 0, 0, 1, "float32")(0, 0, 1), "x: address"),
+        (lambda: _kernels.rms_norm_forward("float32", 0, 0, 0, 0, 0, 0, (1, 1), 0.1), "x: address"),
+        (lambda: _kernels.rms_norm_backward("float32", 0, 0, 0, 0, 0, 0, 0, (1, -1)), "size -1"),
+        (lambda: _kernels.swiglu_forward("float32", 0, 0, 0, 1), "gate: address"),
+        (lambda: _kernels.swiglu_backward("float16", 0, 0, 0, 0, 0, 0), "dtype='float16'"),
+    ],
+)
+def test_the_kernels_of_layers_refuse(call, message):
+    with pytest.raises(ArgumentError, match=message):
+        call()
+
+
 def test_elementwise_refuses():
     with pytest.raises(ArgumentError, match="function='sin'"):
         _kernels.elementwise("float32", "sin", 0, 0, 0)

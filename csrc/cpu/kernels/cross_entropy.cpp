@@ -85,7 +85,7 @@ class LinearCrossEntropyPass {
       used += (count * sizeof(X) + 127) / 128 * 128;
     };
     const int64_t kept = gradients_ ? blocks_ : threads_;
-    take(logits_, kept * chunk_ * kBlock);
+    take(logits_, (gradients_ ? vocabulary_ : threads_ * kBlock) * chunk_);
     take(bases_, kept * chunk_);
     take(panels_, a_.grad_weight ? chunk_ * padded_ : 0);
     take(turned_, chunk_ * padded_);
