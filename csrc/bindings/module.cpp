@@ -34,5 +34,6 @@ PYBIND11_MODULE(_kernels, m) {
   m.def("get_num_threads", &wordkiln::get_num_threads);
   wordkiln::bindings::register_attention(m);
   wordkiln::bindings::register_elementwise(m);
+  wordkiln::bindings::register_recurrent_step(m);
   wordkiln::bindings::register_rnn(m);
 }

@@ -7,6 +7,7 @@ namespace wordkiln::bindings {
 
 void register_attention(pybind11::module_& m);
 void register_elementwise(pybind11::module_& m);
+void register_recurrent_step(pybind11::module_& m);
 void register_rnn(pybind11::module_& m);
 
 }  // namespace wordkiln::bindings

@@ -1,6 +1,7 @@
 // The functions that are compiled once per instruction set. dispatch.cpp hands out the table in use.
 #pragma once
 
+#include "cpu/step_layer.h"
 #include "wordkiln/attention.h"
 #include "wordkiln/elementwise.h"
 #include "wordkiln/rnn.h"
@@ -21,6 +22,7 @@ struct KernelTable {
   KernelSet float32;
   KernelSet float64;
   KernelSet bfloat16;
+  const StepKernels* step;
 };
 
 // Throws std::invalid_argument as current_isa() does (isa.h).

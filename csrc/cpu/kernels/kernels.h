@@ -16,5 +16,6 @@ void recurrent_backward_float64(const RecurrentBackward& arguments);
 void elementwise_float32(ElementwiseFunction function, const void* x, void* out, int64_t count);
 void elementwise_float64(ElementwiseFunction function, const void* x, void* out, int64_t count);
 void elementwise_bfloat16(ElementwiseFunction function, const void* x, void* out, int64_t count);
+extern const StepKernels step_kernels;
 
 }  // namespace wordkiln::cpu::WORDKILN_ISA

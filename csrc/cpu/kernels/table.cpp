@@ -31,6 +31,7 @@ const KernelTable table = {
         {
             .elementwise = elementwise_bfloat16,
         },
+    .step = &step_kernels,
 };
 
 }  // namespace wordkiln::cpu::WORDKILN_ISA
