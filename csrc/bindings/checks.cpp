@@ -11,6 +11,14 @@ DType parse_dtype(const std::string& name) {
   throw std::invalid_argument("dtype='" + name + "': must be 'float32', 'float64' or 'bfloat16'");
 }
 
+Recurrence parse_recurrence(const std::string& name) {
+  if (name == "lstm") return Recurrence::kLstm;
+  if (name == "gru") return Recurrence::kGru;
+  if (name == "tanh") return Recurrence::kTanh;
+  if (name == "relu") return Recurrence::kRelu;
+  throw std::invalid_argument("kind='" + name + "': must be 'lstm', 'gru', 'tanh' or 'relu'");
+}
+
 int64_t count_elements(const char* name, std::initializer_list<int64_t> sizes) {
   // A size of 0 makes the product 0 but does not excuse the others: strides are built from them.
   int64_t product = 1, largest = 1;

@@ -6,11 +6,15 @@
 #include <string>
 
 #include "wordkiln/dtype.h"
+#include "wordkiln/rnn.h"
 
 namespace wordkiln::bindings {
 
 // "float32", "float64" or "bfloat16".
 DType parse_dtype(const std::string& name);
+
+// "lstm", "gru", "tanh" or "relu".
+Recurrence parse_recurrence(const std::string& name);
 
 // The product of `sizes`; refuses negative ones and products of 2^62 and more.
 int64_t count_elements(const char* name, std::initializer_list<int64_t> sizes);

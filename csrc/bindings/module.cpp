@@ -38,6 +38,7 @@ PYBIND11_MODULE(_kernels, m) {
   wordkiln::bindings::register_elementwise(m);
   wordkiln::bindings::register_linear(m);
   wordkiln::bindings::register_norm(m);
+  wordkiln::bindings::register_recurrent_step(m);
   wordkiln::bindings::register_rnn(m);
   wordkiln::bindings::register_rotary(m);
 }

@@ -11,17 +11,10 @@
 namespace py = pybind11;
 
 namespace wordkiln::bindings {
+
 namespace {
 
 using Sizes = std::tuple<int64_t, int64_t, int64_t>;
-
-Recurrence parse_recurrence(const std::string& name) {
-  if (name == "lstm") return Recurrence::kLstm;
-  if (name == "gru") return Recurrence::kGru;
-  if (name == "tanh") return Recurrence::kTanh;
-  if (name == "relu") return Recurrence::kRelu;
-  throw std::invalid_argument("kind='" + name + "': must be 'lstm', 'gru', 'tanh' or 'relu'");
-}
 
 // The element counts of each array of a layer; 0 for what its recurrence does not have.
 struct Counts {
@@ -29,7 +22,7 @@ struct Counts {
 };
 
 Counts count_layer(Recurrence kind, const RecurrentSizes& s) {
-  const int64_t gates = gates_of(kind), states = count_elements("out", {s.steps, s.batch, s.hidden});
+  const int64_t gates = gates_count(kind), states = count_elements("out", {s.steps, s.batch, s.hidden});
   const int64_t state = count_elements("h0", {s.batch, s.hidden});
   return {
       .gates = count_elements("gates", {gates, s.steps, s.batch, s.hidden}),
@@ -87,7 +80,7 @@ void backward(const std::string& dtype, const std::string& kind, uintptr_t activ
   const RecurrentSizes s = to_sizes(sizes);
   const Recurrence recurrence = parse_recurrence(kind);
   const Counts count = count_layer(recurrence, s);
-  const bool is_lstm = recurrence == Recurrence::kLstm, is_plain = gates_of(recurrence) == 1;
+  const bool is_lstm = recurrence == Recurrence::kLstm, is_plain = gates_count(recurrence) == 1;
   const RecurrentBackward arguments = {
       .kind = recurrence,
       .activations = to_pointer("activations", activations, is_plain ? 0 : count.gates),

@@ -1,6 +1,7 @@
 // The functions that are compiled once per instruction set. dispatch.cpp hands out the table in use.
 #pragma once
 
+#include "cpu/step_layer.h"
 #include "wordkiln/activation.h"
 #include "wordkiln/attention.h"
 #include "wordkiln/cross_entropy.h"
@@ -35,6 +36,7 @@ struct KernelTable {
   size_t (*linear_packed_bytes)(LinearStorage, const LinearSizes&);
   void (*linear_pack)(LinearStorage, const LinearSizes&, const float*, void*);
   void (*linear_run)(const LinearRun&);
+  const StepKernels* step;
 };
 
 // Throws std::invalid_argument as current_isa() does (isa.h).

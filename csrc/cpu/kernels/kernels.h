@@ -34,5 +34,6 @@ void linear_run(const LinearRun& arguments);
 void elementwise_float32(ElementwiseFunction function, const void* x, void* out, int64_t count);
 void elementwise_float64(ElementwiseFunction function, const void* x, void* out, int64_t count);
 void elementwise_bfloat16(ElementwiseFunction function, const void* x, void* out, int64_t count);
+extern const StepKernels step_kernels;
 
 }  // namespace wordkiln::cpu::WORDKILN_ISA

@@ -11,18 +11,20 @@ namespace {
 struct RecurrentPart {
   Range rows, blocks;
   bool shares_rows;  // other threads compute other units of the same rows: they must meet after each step
+  bool is_far;       // its weights do not stay in the second cache
 };
 
-// Weights that the caches deliver to every thread as fast as they are used.
-constexpr int64_t kNearWeights = int64_t{8} << 20;
+// Bytes of weights that stay in a thread's second cache, and those that the caches deliver to every thread as fast as
+// it uses them.
+constexpr int64_t kSecondCache = int64_t{3} << 19, kNearWeights = int64_t{8} << 20;
 
 // With 8 rows for each thread and weights that are near the batch is cut, which needs no barrier; else the hidden units
 // are: each thread reads only its own part of the weights.
 inline RecurrentPart recurrent_part(int64_t batch, int64_t blocks, int64_t weight_bytes, int thread, int threads) {
   if (threads == 1 || (batch >= 8 * threads && weight_bytes <= kNearWeights)) {
-    return {split(batch, thread, threads), {0, blocks}, false};
+    return {split(batch, thread, threads), {0, blocks}, false, weight_bytes > kSecondCache};
   }
-  return {{0, batch}, split(blocks, thread, threads), true};
+  return {{0, batch}, split(blocks, thread, threads), true, weight_bytes > threads * kSecondCache};
 }
 
 inline int recurrent_threads(int64_t gates, int64_t batch, int64_t hidden) {

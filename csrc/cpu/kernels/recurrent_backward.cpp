@@ -38,7 +38,7 @@ class BackwardPass {
       const RecurrentPart part = recurrent_part(a_.sizes.batch, panels_, weight_bytes(), thread, threads);
       for (int64_t t = a_.sizes.steps - 1; t >= 0; --t) {
         gate_gradients(t, part);
-        if (part.shares_rows) barrier();
+        if (part.shares_rows) meeting_.wait(threads);
         carry(t, part);
       }
       store_carried(part);
@@ -123,10 +123,11 @@ class BackwardPass {
     for (int64_t panel = part.blocks.begin; panel < part.blocks.end; ++panel) {
       const T* weights = packed_ + panel * kPanel<T> * row;
       T* to = carried_ + part.rows.begin * width() + panel * kPanel<T>;
-      add_product<T, kPanelVectors>(count, own * hidden_, grad_gates_ + begin * row, row, weights, to, width(), true);
+      add_product<T, kPanelVectors>(count, own * hidden_, grad_gates_ + begin * row, row, weights, to, width(), true,
+                                    part.is_far);
       if constexpr (Cell::kHasHiddenNew) {
         add_product<T, kPanelVectors>(count, hidden_, grad_hidden_new_ + begin * hidden_, hidden_,
-                                      weights + own * hidden_ * kPanel<T>, to, width(), true);
+                                      weights + own * hidden_ * kPanel<T>, to, width(), true, part.is_far);
       }
     }
   }
@@ -146,6 +147,7 @@ class BackwardPass {
   const T* grad_out_;
   T* grad_h_;
   int64_t hidden_, panels_;
+  SpinBarrier meeting_;
   T* packed_ = nullptr;
   T* carried_ = nullptr;  // [B, width()]: the gradient of h that the later step hands to this one
 };

@@ -34,9 +34,9 @@ class ForwardPass {
       barrier();
       const RecurrentPart part = recurrent_part(a_.sizes.batch, blocks_, weight_bytes(), thread, threads);
       for (int64_t t = 0; t < a_.sizes.steps; ++t) {
-        for (int64_t block = part.blocks.begin; block < part.blocks.end; ++block) multiply(t, block, part.rows);
+        for (int64_t block = part.blocks.begin; block < part.blocks.end; ++block) multiply(t, block, part);
         finish(t, part);
-        if (part.shares_rows) barrier();
+        if (part.shares_rows) meeting_.wait(threads);
       }
     });
   }
@@ -59,12 +59,14 @@ class ForwardPass {
     }
   }
 
-  void multiply(int64_t t, int64_t block, Range rows) {
+  void multiply(int64_t t, int64_t block, const RecurrentPart& part) {
+    const Range rows = part.rows;
     const T* previous = (t == 0 ? h0_ : out_ + (t - 1) * a_.sizes.batch * hidden_) + rows.begin * hidden_;
     const T* weights = packed_ + block * block_size();
     T* to = product_at(rows.begin, block);
-    for (int part = 0; part < kParts; ++part, weights += block_size() / kParts, to += kVectors * kLanes<T>) {
-      add_product<T, kVectors>(rows.end - rows.begin, hidden_, previous, hidden_, weights, to, blocks_ * kWidth, false);
+    for (int i = 0; i < kParts; ++i, weights += block_size() / kParts, to += kVectors * kLanes<T>) {
+      add_product<T, kVectors>(rows.end - rows.begin, hidden_, previous, hidden_, weights, to, blocks_ * kWidth, false,
+                               part.is_far);
     }
   }
 
@@ -115,6 +117,7 @@ class ForwardPass {
   T* out_;
   T* cells_;
   int64_t hidden_, blocks_;
+  SpinBarrier meeting_;
   T* packed_ = nullptr;
   T* products_ = nullptr;  // [B, blocks, G, kLanes]
 };

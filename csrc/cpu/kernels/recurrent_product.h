@@ -2,7 +2,8 @@
 //
 // A tile has few columns and many rows: 12 rows by 2 vectors read half the weights of 6 rows by 4, and it is the
 // weights that come from a far cache. They come in depths that stay in the nearest one while all rows pass; meanwhile
-// each group of rows fetches its share of the next depth, so that the far cache is asked evenly.
+// each group of rows fetches its share of the next depth, so that the far cache is asked evenly. (Not where the weights
+// are in the second cache already: there it takes away half of that one's speed.)
 #pragma once
 
 #include "cpu/kernels/gemm.h"
@@ -20,6 +21,9 @@ template <int kRows, int kVectors>
 constexpr int kChains = kRows * kVectors >= 8   ? 1
                         : kRows * kVectors >= 4 ? 2
                                                 : 4;
+
+// With fewer rows a tile does little but load, and the prefetcher that follows it is quick enough.
+constexpr int kFetchingRows = 4;
 
 template <typename T>
 struct Product {
@@ -54,8 +58,10 @@ void product_tile(const Product<T>& product) {
       WORDKILN_UNROLL
       for (int j = 0; j < kVectors; ++j) {
         columns[j] = load(b + way * kWidth + j * kLanes<T>);
-        __builtin_prefetch(ahead, 0, 2);
-        ahead += step;
+        if constexpr (kRows >= kFetchingRows) {
+          __builtin_prefetch(ahead, 0, 2);
+          ahead += step;
+        }
       }
       WORDKILN_UNROLL
       for (int i = 0; i < kRows; ++i) {
@@ -95,10 +101,10 @@ ProductTile<T> product_tile_of(int64_t rows, Indices<I...>) {
 // c[rows, kVectors * kLanes] (+)= a[rows, depth] b[depth, kVectors * kLanes]
 template <typename T, int kVectors>
 void add_product(int64_t rows, int64_t depth, const T* a, int64_t a_row, const T* b, T* c, int64_t c_row,
-                 bool accumulate) {
+                 bool accumulate, bool far) {
   constexpr int64_t kWidth = kVectors * kLanes<T>, kDepth = (int64_t{24} << 10) / (kWidth * sizeof(T));
   constexpr int64_t kRows = kProductRows<kVectors>;
-  const int64_t groups = (rows + kRows - 1) / kRows, step = groups < kLanes<T> ? kLanes<T> / groups : 1;
+  const int64_t groups = (rows + kRows - 1) / kRows, step = !far ? 0 : groups < kLanes<T> ? kLanes<T> / groups : 1;
   for (int64_t k = 0; k < depth; k += kDepth) {
     const int64_t size = depth - k < kDepth ? depth - k : kDepth;
     for (int64_t group = 0; group < groups; ++group) {
@@ -112,7 +118,7 @@ void add_product(int64_t rows, int64_t depth, const T* a, int64_t a_row, const T
           .c = c + part.begin * c_row,
           .c_row = c_row,
           .accumulate = accumulate || k > 0,
-          .ahead = b + (k + size) * kWidth + group * size * kVectors * step,
+          .ahead = far ? b + (k + size) * kWidth + group * size * kVectors * step : b,
           .ahead_step = step,
       });
     }

@@ -49,6 +49,7 @@ const KernelTable table = {
     .linear_packed_bytes = linear_packed_bytes,
     .linear_pack = linear_pack,
     .linear_run = linear_run,
+    .step = &step_kernels,
 };
 
 }  // namespace wordkiln::cpu::WORDKILN_ISA

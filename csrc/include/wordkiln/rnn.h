@@ -14,7 +14,9 @@ namespace wordkiln {
 
 enum class Recurrence { kLstm, kGru, kTanh, kRelu };
 
-inline int64_t gates_of(Recurrence kind) { return kind == Recurrence::kLstm ? 4 : kind == Recurrence::kGru ? 3 : 1; }
+constexpr int64_t gates_count(Recurrence kind) {
+  return kind == Recurrence::kLstm ? 4 : kind == Recurrence::kGru ? 3 : 1;
+}
 
 struct RecurrentSizes {
   int64_t steps, batch, hidden;
