@@ -1,11 +1,11 @@
-"""Attention and LSTM, forward and backward, against torch's own on the same tensors."""
+"""Attention and the vocabulary loss, forward and backward, against torch's own on the same tensors."""
 
 import pairs
 import pytest
 import torch
 import torch.nn.functional as F
 
-from wordkiln import nn, ops
+from wordkiln import ops
 
 PEER = f"torch {torch.__version__}"
 
@@ -23,28 +23,6 @@ def step(module, inputs):
     output = output[0] if isinstance(output, tuple) else output
     output.backward(torch.ones_like(output))
     return output.detach(), leaves[0].grad
-
-
-def flops_lstm(layers, batch, time, size):
-    return 3 * 2 * layers * batch * time * 8 * size * size
-
-
-@pytest.mark.parametrize(("layers", "batch", "time", "size"), [(1, 32, 64, 256), (2, 32, 35, 650), (1, 1, 128, 256)])
-def test_lstm_training(layers, batch, time, size):
-    torch.manual_seed(0)
-    theirs = torch.nn.LSTM(size, size, layers)
-    ours = nn.LSTM(size, size, layers)
-    ours.load_state_dict(theirs.state_dict())
-    x = torch.randn(time, batch, size)
-    pairs.compare(
-        f"LSTM fwd+bwd, {layers} layers B{batch} T{time} H{size}",
-        PEER,
-        lambda: step(ours, [x]),
-        lambda: step(theirs, [x]),
-        equal=lambda a, b: [close(one, other) for one, other in zip(a, b, strict=True)],
-        amount=flops_lstm(layers, batch, time, size) / 1e9,
-        unit="GFLOP",
-    )
 
 
 @pytest.mark.parametrize(("batch", "heads", "length", "size"), [(8, 12, 256, 64), (4, 8, 512, 128), (1, 8, 1024, 64)])

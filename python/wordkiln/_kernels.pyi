@@ -80,7 +80,7 @@ class RecurrentStep:
     """One time step of stacked recurrent layers for a few rows; the weights are packed once and kept.
 
     kind: "lstm", "gru", "tanh" or "relu". storage of the weights: "float32", "bfloat16" or "int8" (a scale for each
-    gate row); everything else is float32. h and c are [layers, B, H] and overwritten; the output is h of the last layer.
+    gate row); everything else is float32. h and c are [layers, B, H] and overwritten; the output is the last layer's h.
     """
 
     def __init__(self, kind: str, storage: str) -> None: ...

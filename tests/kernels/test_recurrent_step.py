@@ -11,8 +11,8 @@ import torch
 from wordkiln import _kernels
 from wordkiln.errors import ArgumentError
 
-# Largest error of h (values below 1) after six steps: roundings of float32; of weights to 8 bits; of weights to 1/127 of
-# their row's largest, of which some tens add up at random.
+# Largest error of h (values below 1) after six steps: roundings of float32; of weights to 8 bits; of weights to 1/127
+# of their row's largest, of which some tens add up at random.
 ERRORS = {"float32": 2e-6, "bfloat16": 2e-2, "int8": 4e-2}
 MODULES = {
     "lstm": torch.nn.LSTM,
