@@ -1,7 +1,7 @@
 // weight_hh is packed once a call as [block of kLanes units][part][H][gates of the part][kLanes]. Each step is two
 // passes: the product W_hh h of all blocks to a scratch that stays in the second cache, then row by row the
 // nonlinearities. (As the epilogue of each block's product they would touch a line of every row and gate for each
-// block: no prefetcher follows that, and every line waits for a page walk.)
+// block, which no prefetcher follows: most of that pass was waiting.)
 #include "cpu/kernels/kernels.h"
 #include "cpu/kernels/recurrent.h"
 #include "cpu/kernels/recurrent_cells.h"

@@ -3,7 +3,7 @@
 // A tile has few columns and many rows: 12 rows by 2 vectors read half the weights of 6 rows by 4, and it is the
 // weights that come from a far cache. They come in depths that stay in the nearest one while all rows pass; meanwhile
 // each group of rows fetches its share of the next depth, so that the far cache is asked evenly. (Not where the weights
-// are in the second cache already: there it takes away half of that one's speed.)
+// are in the second cache already: there it costs 40 %.)
 #pragma once
 
 #include "cpu/kernels/gemm.h"
