@@ -19,23 +19,23 @@ void share_vectors(int64_t count, Body body) {
   });
 }
 
-template <typename T>
+template <typename T, typename C = Computed<T>>
 void forward(const SwigluForward& a) {
-  share_vectors<T>(a.count, [&](int64_t i, int lanes) {
-    const Vec<T> gate = load(static_cast<const T*>(a.gate) + i, lanes);
-    const Vec<T> up = load(static_cast<const T*>(a.up) + i, lanes);
-    store(static_cast<T*>(a.out) + i, gate * sigmoid<T>(gate) * up, lanes);
+  share_vectors<C>(a.count, [&](int64_t i, int lanes) {
+    const Vec<C> gate = load(static_cast<const T*>(a.gate) + i, lanes);
+    const Vec<C> up = load(static_cast<const T*>(a.up) + i, lanes);
+    store(static_cast<T*>(a.out) + i, gate * sigmoid<C>(gate) * up, lanes);
   });
 }
 
-template <typename T>
+template <typename T, typename C = Computed<T>>
 void backward(const SwigluBackward& a) {
-  share_vectors<T>(a.count, [&](int64_t i, int lanes) {
-    const Vec<T> gate = load(static_cast<const T*>(a.gate) + i, lanes);
-    const Vec<T> up = load(static_cast<const T*>(a.up) + i, lanes);
-    const Vec<T> grad = load(static_cast<const T*>(a.grad_out) + i, lanes);
-    const Vec<T> open = sigmoid<T>(gate);
-    store(static_cast<T*>(a.grad_gate) + i, grad * up * open * (T{1} + gate * (T{1} - open)), lanes);
+  share_vectors<C>(a.count, [&](int64_t i, int lanes) {
+    const Vec<C> gate = load(static_cast<const T*>(a.gate) + i, lanes);
+    const Vec<C> up = load(static_cast<const T*>(a.up) + i, lanes);
+    const Vec<C> grad = load(static_cast<const T*>(a.grad_out) + i, lanes);
+    const Vec<C> open = sigmoid<C>(gate);
+    store(static_cast<T*>(a.grad_gate) + i, grad * up * open * (C{1} + gate * (C{1} - open)), lanes);
     store(static_cast<T*>(a.grad_up) + i, grad * gate * open, lanes);
   });
 }
@@ -46,5 +46,7 @@ void swiglu_forward_float32(const SwigluForward& arguments) { forward<float>(arg
 void swiglu_forward_float64(const SwigluForward& arguments) { forward<double>(arguments); }
 void swiglu_backward_float32(const SwigluBackward& arguments) { backward<float>(arguments); }
 void swiglu_backward_float64(const SwigluBackward& arguments) { backward<double>(arguments); }
+void swiglu_forward_bfloat16(const SwigluForward& arguments) { forward<Bfloat16>(arguments); }
+void swiglu_backward_bfloat16(const SwigluBackward& arguments) { backward<Bfloat16>(arguments); }
 
 }  // namespace wordkiln::cpu::WORDKILN_ISA

@@ -18,7 +18,7 @@ WORDKILN_INLINE void for_vectors(int64_t width, Body body) {
   if (j < width) body(j, static_cast<int>(width - j));
 }
 
-template <typename T>
+template <typename T, typename C = Computed<T>>
 void forward(const RmsNormForward& a) {
   const int64_t width = a.width;
   const T* weight = static_cast<const T*>(a.weight);
@@ -28,26 +28,26 @@ void forward(const RmsNormForward& a) {
     for (int64_t i = rows.begin; i < rows.end; ++i) {
       const T* x = static_cast<const T*>(a.x) + i * width;
       T* out = static_cast<T*>(a.out) + i * width;
-      Vec<T> squares = {};
+      Vec<C> squares = {};
       if (a.residual) {
         const T* residual = static_cast<const T*>(a.residual) + i * width;
         T* total = static_cast<T*>(a.total) + i * width;
-        for_vectors<T>(width, [&](int64_t j, int lanes) {
-          const Vec<T> y = load(x + j, lanes) + load(residual + j, lanes);
+        for_vectors<C>(width, [&](int64_t j, int lanes) {
+          const Vec<C> y = load(x + j, lanes) + load(residual + j, lanes);
           store(total + j, y, lanes);
           squares += y * y;
         });
         x = total;
       } else {
-        for_vectors<T>(width, [&](int64_t j, int lanes) {
-          const Vec<T> y = load(x + j, lanes);
+        for_vectors<C>(width, [&](int64_t j, int lanes) {
+          const Vec<C> y = load(x + j, lanes);
           squares += y * y;
         });
       }
-      const T mean = sum<T>(squares) / static_cast<T>(width);
-      const T scale = T{1} / static_cast<T>(__builtin_sqrt(mean + static_cast<T>(a.eps)));
-      static_cast<T*>(a.scale)[i] = scale;
-      for_vectors<T>(width, [&](int64_t j, int lanes) {
+      const C mean = sum<C>(squares) / static_cast<C>(width);
+      const C scale = C{1} / static_cast<C>(__builtin_sqrt(mean + static_cast<C>(a.eps)));
+      static_cast<C*>(a.scale)[i] = scale;
+      for_vectors<C>(width, [&](int64_t j, int lanes) {
         store(out + j, load(x + j, lanes) * scale * load(weight + j, lanes), lanes);
       });
     }
@@ -55,15 +55,15 @@ void forward(const RmsNormForward& a) {
 }
 
 // With y = x s w and s = 1 / sqrt(mean(x^2) + eps): dx = s (w dy - x s^2 mean(w dy x)), dw = sum of dy x s.
-template <typename T>
+template <typename T, typename C = Computed<T>>
 void backward(const RmsNormBackward& a) {
-  const int64_t width = a.width, padded = (width + kLanes<T> - 1) / kLanes<T> * kLanes<T>;
+  const int64_t width = a.width, padded = (width + kLanes<C> - 1) / kLanes<C> * kLanes<C>;
   const T* weight = static_cast<const T*>(a.weight);
   const int threads = threads_for(8 * static_cast<double>(a.rows) * static_cast<double>(width));
-  const Workspace workspace(static_cast<size_t>(threads) * padded * sizeof(T));
-  T* sums = static_cast<T*>(workspace.data());
+  const Workspace workspace(static_cast<size_t>(threads) * padded * sizeof(C));
+  C* sums = static_cast<C*>(workspace.data());
   parallel_threads(threads, [&](int thread, int) {
-    T* mine = sums + thread * padded;
+    C* mine = sums + thread * padded;
     for (int64_t j = 0; j < padded; ++j) mine[j] = 0;
     const Range rows = split(a.rows, thread, threads);
     for (int64_t i = rows.begin; i < rows.end; ++i) {
@@ -71,27 +71,27 @@ void backward(const RmsNormBackward& a) {
       const T* grad = static_cast<const T*>(a.grad_out) + i * width;
       const T* other = a.grad_total ? static_cast<const T*>(a.grad_total) + i * width : nullptr;
       T* grad_x = static_cast<T*>(a.grad_x) + i * width;
-      const T scale = static_cast<const T*>(a.scale)[i];
-      Vec<T> dots = {};
-      for_vectors<T>(width, [&](int64_t j, int lanes) {
-        const Vec<T> product = load(grad + j, lanes) * load(x + j, lanes);
+      const C scale = static_cast<const C*>(a.scale)[i];
+      Vec<C> dots = {};
+      for_vectors<C>(width, [&](int64_t j, int lanes) {
+        const Vec<C> product = load(grad + j, lanes) * load(x + j, lanes);
         dots += product * load(weight + j, lanes);
         store(mine + j, load(mine + j) + product * scale);
       });
-      const T shrink = scale * scale * sum<T>(dots) / static_cast<T>(width);
-      for_vectors<T>(width, [&](int64_t j, int lanes) {
-        Vec<T> y = (load(weight + j, lanes) * load(grad + j, lanes) - load(x + j, lanes) * shrink) * scale;
+      const C shrink = scale * scale * sum<C>(dots) / static_cast<C>(width);
+      for_vectors<C>(width, [&](int64_t j, int lanes) {
+        Vec<C> y = (load(weight + j, lanes) * load(grad + j, lanes) - load(x + j, lanes) * shrink) * scale;
         if (other) y += load(other + j, lanes);
         store(grad_x + j, y, lanes);
       });
     }
   });
   T* grad_weight = static_cast<T*>(a.grad_weight);
-  for (int64_t j = 0; j < width; ++j) {
-    T total = 0;
-    for (int t = 0; t < threads; ++t) total += sums[t * padded + j];
-    grad_weight[j] = total;
-  }
+  for_vectors<C>(width, [&](int64_t j, int lanes) {
+    Vec<C> total = {};
+    for (int t = 0; t < threads; ++t) total += load(sums + t * padded + j);
+    store(grad_weight + j, total, lanes);
+  });
 }
 
 }  // namespace
@@ -100,5 +100,7 @@ void rms_norm_forward_float32(const RmsNormForward& arguments) { forward<float>(
 void rms_norm_forward_float64(const RmsNormForward& arguments) { forward<double>(arguments); }
 void rms_norm_backward_float32(const RmsNormBackward& arguments) { backward<float>(arguments); }
 void rms_norm_backward_float64(const RmsNormBackward& arguments) { backward<double>(arguments); }
+void rms_norm_forward_bfloat16(const RmsNormForward& arguments) { forward<Bfloat16>(arguments); }
+void rms_norm_backward_bfloat16(const RmsNormBackward& arguments) { backward<Bfloat16>(arguments); }
 
 }  // namespace wordkiln::cpu::WORDKILN_ISA

@@ -19,7 +19,7 @@ _FEW = 1 << 14
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     """`silu(gate) * up` (Shazeer 2020, equation 6). Differentiable once.
 
-    The kernel takes float32 and float64 on the CPU from 16384 elements on; everything else is plain torch.
+    The kernel takes float32, float64 and bfloat16 on the CPU from 16384 elements on; everything else is plain torch.
 
     Args:
         gate: any shape.
@@ -33,7 +33,12 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     """
     if gate.shape != up.shape:
         raise ArgumentError(f"up: shape {list(up.shape)} must be {list(gate.shape)}, as gate")
-    if gate.dtype != up.dtype or gate.device != up.device or gate.numel() < _FEW or kernel_lacks(gate) is not None:
+    if (
+        gate.dtype != up.dtype
+        or gate.device != up.device
+        or gate.numel() < _FEW
+        or kernel_lacks(gate, bfloat16=True) is not None
+    ):
         return reference.swiglu(gate, up)
     out: Tensor = _swiglu(gate, up)
     return out

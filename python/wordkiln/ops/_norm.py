@@ -23,8 +23,8 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, residual: Tensor) -> tuple[T
 def rms_norm(x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
     """`weight * y / sqrt(mean(y**2) + eps)` over the last dimension, with `y = x + residual`.
 
-    Zhang and Sennrich 2019, equation 4. The kernel takes float32 and float64 on the CPU from 16384 elements on;
-    everything else is plain torch. Differentiable once.
+    Zhang and Sennrich 2019, equation 4. The kernel takes float32, float64 and bfloat16 on the CPU from 16384
+    elements on; everything else is plain torch. Differentiable once.
 
     Args:
         x: [..., D].
@@ -45,7 +45,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = No
         raise ArgumentError(f"residual: shape {list(residual.shape)} must be {list(x.shape)}, as x")
     others = [weight] if residual is None else [weight, residual]
     same = all(other.dtype == x.dtype and other.device == x.device for other in others)
-    if not same or x.numel() < _FEW or kernel_lacks(x) is not None:
+    if not same or x.numel() < _FEW or kernel_lacks(x, bfloat16=True) is not None:
         return reference.rms_norm(x, weight, eps, residual)
     out, total, _ = _rms_norm(x, weight, residual, eps)
     return out if residual is None else (out, total)
@@ -74,7 +74,7 @@ def _rms_norm(x: Tensor, weight: Tensor, residual: Tensor | None, eps: float) ->
 @_rms_norm.register_fake
 def _rms_norm_fake(x: Tensor, weight: Tensor, residual: Tensor | None, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     total = x.new_empty((0,) if residual is None else x.shape)
-    return x.new_empty(x.shape), total, x.new_empty(x.shape[:-1])
+    return x.new_empty(x.shape), total, x.new_empty(x.shape[:-1], dtype=torch.promote_types(x.dtype, torch.float32))
 
 
 @torch.library.custom_op("wordkiln::rms_norm_backward", mutates_args=(), device_types="cpu")

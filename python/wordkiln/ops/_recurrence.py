@@ -22,8 +22,8 @@ def lstm(
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """One LSTM layer in one direction, gates in torch's order (input, forget, cell, output).
 
-    The kernel takes float32 and float64 on the CPU; other dtypes and devices run on `ops.reference.lstm`, with one
-    warning.
+    The kernel takes float32 and float64 on the CPU, and bfloat16 with the recurrence, its state inside and its weights
+    widened to float32; other dtypes and devices run on `ops.reference.lstm`, with one warning.
 
     Args:
         x: [T, B, I].
@@ -43,7 +43,7 @@ def lstm(
     """
     check_layer(x, weight_ih, weight_hh, bias_ih, bias_hh, state, gates=4)
     lengths = _checked_lengths(x, lengths)
-    lacks = kernel_lacks(x)
+    lacks = kernel_lacks(x, bfloat16=True)
     if lacks is not None:
         warn_once("lstm", lacks)
         return reference.lstm(x, weight_ih, weight_hh, bias_ih, bias_hh, state, lengths)
@@ -84,7 +84,7 @@ def gru(
     """
     check_layer(x, weight_ih, weight_hh, bias_ih, bias_hh, state, gates=3)
     lengths = _checked_lengths(x, lengths)
-    lacks = kernel_lacks(x)
+    lacks = kernel_lacks(x, bfloat16=True)
     if lacks is not None:
         warn_once("gru", lacks)
         return reference.gru(x, weight_ih, weight_hh, bias_ih, bias_hh, state, lengths)
@@ -132,7 +132,7 @@ def rnn(
         raise ArgumentError(f"nonlinearity={nonlinearity!r}: must be 'tanh' or 'relu'")
     check_layer(x, weight_ih, weight_hh, bias_ih, bias_hh, state, gates=1)
     lengths = _checked_lengths(x, lengths)
-    lacks = kernel_lacks(x)
+    lacks = kernel_lacks(x, bfloat16=True)
     if lacks is not None:
         warn_once("rnn", lacks)
         return reference.rnn(x, weight_ih, weight_hh, bias_ih, bias_hh, state, nonlinearity, lengths)

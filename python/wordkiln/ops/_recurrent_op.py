@@ -55,12 +55,12 @@ def recurrent(
         out [T, B, H], the last h and c [B, H], and what backward needs: cells, gates and the GRU's hidden_new. What
         the kind or `keep` does not ask for is empty.
     """
+    dtype = x.dtype
     with torch.autocast("cpu", enabled=False):
-        gates = F.linear(x.contiguous(), weight_ih, bias)
-    weight_hh = weight_hh.contiguous()
-    steps, batch, hidden = x.shape[0], x.shape[1], weight_hh.shape[1]
-    bias_new = None if bias_new is None else bias_new.contiguous()
-    first_h = x.new_zeros(batch, hidden) if h0 is None else h0.contiguous()
+        gates = _widened(F.linear(x.contiguous(), weight_ih, bias))
+    x, weight_hh, bias_new, h0, c0 = (_widened(part) for part in (x[:0], weight_hh, bias_new, h0, c0))
+    steps, batch, hidden = gates.shape[0], gates.shape[1], weight_hh.shape[1]
+    first_h = x.new_zeros(batch, hidden) if h0 is None else h0
     first_c = _first_cells(kind, x, c0, hidden)
     # The plain recurrence writes its outputs over the pre-activations.
     out = gates if kind in ("tanh", "relu") else x.new_empty(steps, batch, hidden)
@@ -85,13 +85,25 @@ def recurrent(
     c = first_c.clone() if kind != "lstm" or not steps else cells[-1].clone() if keep else cells[0]
     if not keep or out is gates:
         gates = x.new_empty(0)
-    return out, h, c, cells if keep else x.new_empty(0), gates, hidden_new
+    return out.to(dtype), h.to(dtype), c.to(dtype), cells if keep else x.new_empty(0), gates, hidden_new
+
+
+def _widened(x: Any) -> Any:
+    """Contiguous, and float32 where it is bfloat16: the recurrence computes in float32.
+
+    Only the products over all time steps are bfloat16's: those of a step are too small to gain by it here.
+    """
+    return x if x is None else x.to(_computed(x.dtype)).contiguous()
+
+
+def _computed(dtype: torch.dtype) -> torch.dtype:
+    return torch.float32 if dtype == torch.bfloat16 else dtype
 
 
 def _first_cells(kind: str, x: Tensor, c0: Tensor | None, hidden: int) -> Tensor:
     if kind != "lstm":
         return x.new_empty(0)
-    return x.new_zeros(x.shape[1], hidden) if c0 is None else c0.contiguous()
+    return x.new_zeros(x.shape[1], hidden) if c0 is None else c0
 
 
 def _last_state(out: Tensor, first: Tensor, lengths: Tensor | None) -> Tensor:
@@ -122,14 +134,15 @@ def _recurrent_fake(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     steps, batch, hidden = x.shape[0], x.shape[1], weight_hh.shape[1]
     state, states, none = (batch, hidden), (steps, batch, hidden), (0,)
+    kept = x.new_empty(0, dtype=_computed(x.dtype))
     is_lstm, is_plain = kind == "lstm", kind in ("tanh", "relu")
     return (
         x.new_empty(states),
         x.new_empty(state),
         x.new_empty(state if is_lstm else none),
-        x.new_empty(states if is_lstm and keep else none),
-        x.new_empty(none if is_plain or not keep else (steps, batch, GATES[kind] * hidden)),
-        x.new_empty((steps if keep else 0, batch, hidden) if kind == "gru" else none),
+        kept.new_empty(states if is_lstm and keep else none),
+        kept.new_empty(none if is_plain or not keep else (steps, batch, GATES[kind] * hidden)),
+        kept.new_empty((steps if keep else 0, batch, hidden) if kind == "gru" else none),
     )
 
 
@@ -160,28 +173,28 @@ def recurrent_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of x, weight_ih, weight_hh, bias, bias_new (empty where `needs` says no), h0 and c0 of `recurrent`."""
     steps, batch, hidden = out.shape
-    weight_hh = weight_hh.contiguous()
-    grad_out = None if grad_out is None else grad_out.contiguous()
-    first_h = x.new_zeros(batch, hidden) if h0 is None else h0.contiguous()
-    first_c = _first_cells(kind, x, c0, hidden)
-    grad_gates = x.new_empty(steps, batch, GATES[kind] * hidden)
+    wide = _widened(x[:0])
+    wide_weight, wide_out, grad_out, wide_h0, c0 = (_widened(part) for part in (weight_hh, out, grad_out, h0, c0))
+    first_h = wide.new_zeros(batch, hidden) if wide_h0 is None else wide_h0
+    first_c = _first_cells(kind, wide, c0, hidden)
+    grad_gates = wide.new_empty(steps, batch, GATES[kind] * hidden)
     grad_hidden_new = torch.empty_like(hidden_new)
     grad_h0, grad_c0 = (
-        torch.zeros_like(first) if grad is None else grad.clone(memory_format=torch.contiguous_format)
+        torch.zeros_like(first) if grad is None else grad.to(first.dtype, copy=True).contiguous()
         for grad, first in ((grad_h, first_h), (grad_c if kind == "lstm" else None, first_c))
     )
     _kernels.recurrent_backward(
-        dtype_name(x),
+        dtype_name(wide),
         kind,
         gates.data_ptr(),
         grad_gates.data_ptr(),
         hidden_new.data_ptr(),
         grad_hidden_new.data_ptr(),
-        weight_hh.data_ptr(),
+        wide_weight.data_ptr(),
         first_h.data_ptr(),
         first_c.data_ptr(),
         _address(lengths),
-        out.data_ptr(),
+        wide_out.data_ptr(),
         cells.data_ptr(),
         _address(grad_out),
         grad_h0.data_ptr(),
@@ -189,8 +202,9 @@ def recurrent_backward(
         (steps, batch, hidden),
     )
     with torch.autocast("cpu", enabled=False):
+        grad_gates, grad_hidden_new = grad_gates.to(x.dtype), grad_hidden_new.to(x.dtype)
         grads = _products(x, weight_ih, weight_hh, h0, out, grad_gates, grad_hidden_new, needs)
-    return *grads, grad_h0, grad_c0
+    return *grads, grad_h0.to(x.dtype), grad_c0.to(x.dtype)
 
 
 def _products(
