@@ -57,7 +57,7 @@ def loss_and_gradients(
             torch.mm(grad, weight, out=grad_hidden[part])
         if needs[1]:
             grad_weight += grad.t() @ h
-    loss = (total / counted if mean else total).to(hidden.dtype)
+    loss = total / counted if mean else total
     if needs[0]:
         grad_hidden = grad_hidden.reshape(hidden.shape)
     return loss, grad_hidden, grad_weight.to(hidden.dtype), grad_bias.to(hidden.dtype)

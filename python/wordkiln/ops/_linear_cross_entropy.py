@@ -44,7 +44,8 @@ def linear_cross_entropy(
         reduction: "mean" over the targets that count, or "sum". Default "mean".
 
     Returns:
-        The loss, a scalar; the mean is NaN where no target counts, as torch has it.
+        The loss, a scalar, float32 for narrower inputs: bfloat16 has no number between 9.19 and 9.25. The mean is
+        NaN where no target counts, as torch has it.
 
     Raises:
         ArgumentError: shapes, dtypes, devices or ranges do not fit.
@@ -141,7 +142,8 @@ def _linear_cross_entropy_fake(
     mean: bool,
     needs: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return hidden.new_empty(()), *_empty_gradients(hidden, weight, needs)
+    loss = hidden.new_empty((), dtype=torch.promote_types(hidden.dtype, torch.float32))
+    return loss, *_empty_gradients(hidden, weight, needs)
 
 
 def _empty_gradients(hidden: Tensor, weight: Tensor, needs: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
