@@ -62,15 +62,21 @@ void linear_cross_entropy(DType dtype, const LinearCrossEntropy& arguments) {
   call("linear_cross_entropy", dtype, &cpu::KernelSet::linear_cross_entropy, arguments);
 }
 
-void rms_norm_forward(DType dtype, const RmsNormForward& arguments) { call("rms_norm_forward", dtype, &cpu::KernelSet::rms_norm_forward, arguments); }
+void rms_norm_forward(DType dtype, const RmsNormForward& arguments) {
+  call("rms_norm_forward", dtype, &cpu::KernelSet::rms_norm_forward, arguments);
+}
 
 void rms_norm_backward(DType dtype, const RmsNormBackward& arguments) {
   call("rms_norm_backward", dtype, &cpu::KernelSet::rms_norm_backward, arguments);
 }
 
-void swiglu_forward(DType dtype, const SwigluForward& arguments) { call("swiglu_forward", dtype, &cpu::KernelSet::swiglu_forward, arguments); }
+void swiglu_forward(DType dtype, const SwigluForward& arguments) {
+  call("swiglu_forward", dtype, &cpu::KernelSet::swiglu_forward, arguments);
+}
 
-void swiglu_backward(DType dtype, const SwigluBackward& arguments) { call("swiglu_backward", dtype, &cpu::KernelSet::swiglu_backward, arguments); }
+void swiglu_backward(DType dtype, const SwigluBackward& arguments) {
+  call("swiglu_backward", dtype, &cpu::KernelSet::swiglu_backward, arguments);
+}
 
 size_t linear_packed_bytes(LinearStorage storage, const LinearSizes& sizes) {
   return cpu::kernels().linear_packed_bytes(storage, sizes);
