@@ -39,7 +39,7 @@ test-python: $(VENV)/.built-test
 	$(call say,testing the Python package)
 	@$(BIN)/python -m pytest -q
 
-# Without the tests that start processes or compilers of their own: those would not load this build.
+# libstdc++ is loaded early so that AddressSanitizer finds the function that throws.
 sanitize: $(VENV)/.built-test ## The kernel tests on an AddressSanitizer and UBSan build (ISAS="baseline avx2" for some instruction sets)
 	$(call say,compiling the kernels with sanitizers)
 	@$(BIN)/cmake -S csrc -B target/sanitize -G Ninja -DCMAKE_BUILD_TYPE=Release -DWORDKILN_SANITIZE=ON \
@@ -47,7 +47,7 @@ sanitize: $(VENV)/.built-test ## The kernel tests on an AddressSanitizer and UBS
 	@$(BIN)/cmake --build target/sanitize >>target/sanitize.log || { cat target/sanitize.log; exit 1; }
 	@for isa in $(ISAS); do \
 	    printf '\033[1m== testing %s\033[0m\n' $$isa; \
-	    WORDKILN_ISA=$$isa LD_PRELOAD=$$(g++ -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 \
+	    WORDKILN_ISA=$$isa LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 \
 	        $(BIN)/python tests/kernels/sanitized.py target/sanitize/_kernels*.so; \
 	done
 

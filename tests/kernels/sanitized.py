@@ -16,4 +16,5 @@ if __name__ == "__main__":
     kernels = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(kernels)
     sys.modules["wordkiln._kernels"] = wordkiln._kernels = kernels
-    sys.exit(pytest.main(["-q", "-x", "-p", "no:cacheprovider", "--timeout=0", "-k", SKIPPED, *TESTS]))
+    # Capturing file descriptors would swallow the sanitizers' reports.
+    sys.exit(pytest.main(["-q", "-x", "--capture=sys", "-p", "no:cacheprovider", "--timeout=0", "-k", SKIPPED, *TESTS]))
