@@ -50,7 +50,9 @@ void step(const RecurrentStep& self, uintptr_t x, uintptr_t h, uintptr_t c, int6
 }  // namespace
 
 void register_recurrent_step(py::module_& m) {
-  py::class_<RecurrentStep>(m, "RecurrentStep")
+  // An ordinary metaclass: stubs cannot name pybind11's own.
+  const auto metaclass = py::metaclass(reinterpret_cast<PyObject*>(&PyType_Type));
+  py::class_<RecurrentStep>(m, "RecurrentStep", metaclass)
       .def(py::init(&make), py::arg("kind"), py::arg("storage"))
       .def("add_layer", &add_layer, py::arg("weight_ih"), py::arg("weight_hh"), py::arg("bias_ih"), py::arg("bias_hh"),
            py::arg("inputs"), py::arg("hidden"))
