@@ -193,32 +193,6 @@ WORDKILN_INLINE Words multiply_wide(Words x, uint32_t y, Words& high) {
   return x * y;
 }
 
-// Two bfloat16 in each lane, the first in the lower half: load_pairs reads 2 * kLanes<float> elements in a row.
-typedef Words Pairs;
-
-WORDKILN_INLINE Pairs load_pairs(const Bfloat16* from) {
-  Pairs x;
-  __builtin_memcpy(&x, from, sizeof x);
-  return x;
-}
-
-WORDKILN_INLINE Pairs broadcast_pair(const Bfloat16* from) {
-  uint32_t x;
-  __builtin_memcpy(&x, from, sizeof x);
-  return x - Pairs{};
-}
-
-// to + the product of the lanes' firsts + that of their seconds, in float32.
-WORDKILN_INLINE Vec<float> add_dot(Vec<float> to, Pairs a, Pairs b) {
-#if defined(__AVX512BF16__)
-  return _mm512_dpbf16_ps(to, (__m512bh)a, (__m512bh)b);
-#else
-  const Vec<float> first = (Vec<float>)(a << 16), second = (Vec<float>)(a & 0xffff0000u);
-  to += second * (Vec<float>)(b & 0xffff0000u);
-  return to + first * (Vec<float>)(b << 16);
-#endif
-}
-
 template <int... I>
 struct Indices {};
 
