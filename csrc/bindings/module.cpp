@@ -23,7 +23,7 @@ void raise_as_argument_error(std::exception_ptr error) {
 
 }  // namespace
 
-PYBIND11_MODULE(_kernels, m) {
+PYBIND11_MODULE(_kernels, m, py::mod_gil_not_used()) {
   m.doc() = "Wordkiln's C++ kernels. Callers pass addresses and sizes; wordkiln.ops and wordkiln.runtime check them.";
   py::register_local_exception_translator(&raise_as_argument_error);
 

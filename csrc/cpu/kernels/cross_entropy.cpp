@@ -245,9 +245,11 @@ class LinearCrossEntropyPass {
   }
 
   void turn_into_gradient(T* g, const T* bases, int64_t column, int64_t count) const {
+    T factors[kChunk];
     for (int64_t i = 0; i < current_.tiled; i += kLanes<T>) {
-      to_gradient(g + i, count, chunk_, bases + i, normalisers_ + i, scales_ + i, shifts_ + i);
+      store(factors + i, exp<T>(load(bases + i) - load(normalisers_ + i)) * load(scales_ + i));
     }
+    for (int64_t j = 0; j < count; ++j) to_gradient(g + j * chunk_, current_.tiled, factors, shifts_);
     const T at_target = static_cast<T>(scale_ * (1 - a_.label_smoothing));
     for (int64_t i = 0; i < current_.filled; ++i) {
       const int64_t target = a_.targets[current_.rows[i]] - column;

@@ -41,13 +41,12 @@ WORDKILN_INLINE void take_in(T* logits, int64_t columns, int64_t stride, RowStat
   store(base, top);
 }
 
-// From exp(logit - base) to exp(logit - normaliser) * scale - shift, for kLanes rows.
+// From exp(logit - base) to exp(logit - normaliser) * scale - shift, for one column; factors: exp(base - normaliser) *
+// scale of each row.
 template <typename T>
-WORDKILN_INLINE void to_gradient(T* logits, int64_t columns, int64_t stride, const T* base, const T* normaliser,
-                                 const T* scale, const T* shift) {
-  const Vec<T> factor = exp<T>(load(base) - load(normaliser)) * load(scale), less = load(shift);
-  for (int64_t j = 0; j < columns; ++j) {
-    store(logits + j * stride, load(logits + j * stride) * factor - less);
+WORDKILN_INLINE void to_gradient(T* column, int64_t rows, const T* factors, const T* shifts) {
+  for (int64_t i = 0; i < rows; i += kLanes<T>) {
+    store(column + i, load(column + i) * load(factors + i) - load(shifts + i));
   }
 }
 
