@@ -11,6 +11,7 @@ from wordkiln import _kernels
 from wordkiln.errors import ArgumentError
 from wordkiln.ops import reference
 from wordkiln.ops._checks import dtype_name, kernel_lacks
+from wordkiln.ops._op import op
 
 # Below this many elements the call of an op of ours costs more than torch's two small passes.
 _FEW = 1 << 14
@@ -44,7 +45,7 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     return out
 
 
-@torch.library.custom_op("wordkiln::swiglu", mutates_args=(), device_types="cpu")
+@op("wordkiln::swiglu")
 def _swiglu(gate: Tensor, up: Tensor) -> Tensor:
     gate, up = gate.contiguous(), up.contiguous()
     out = torch.empty_like(gate)
@@ -57,7 +58,7 @@ def _swiglu_fake(gate: Tensor, up: Tensor) -> Tensor:
     return gate.new_empty(gate.shape)
 
 
-@torch.library.custom_op("wordkiln::swiglu_backward", mutates_args=(), device_types="cpu")
+@op("wordkiln::swiglu_backward")
 def _swiglu_backward(gate: Tensor, up: Tensor, grad_out: Tensor) -> tuple[Tensor, Tensor]:
     gate, up, grad_out = gate.contiguous(), up.contiguous(), grad_out.contiguous()
     grad_gate, grad_up = torch.empty_like(gate), torch.empty_like(up)

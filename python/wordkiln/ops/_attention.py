@@ -125,8 +125,9 @@ def attention(
         )  # fmt: skip
     else:
         both = attention_kernel(
-            q, k, v, key_lengths, bias, slopes, seed, None, None, causal, window or 0, scale, soft_cap or 0.0, dropout
-        )
+            q, k, v, key_lengths, bias, _for_kernel(slopes), seed, None, None,
+            causal, window or 0, scale, soft_cap or 0.0, dropout,
+        )  # fmt: skip
     return both if return_lse else both[0]
 
 
@@ -227,11 +228,15 @@ def attention_varlen(
         )
     else:
         out, lse = attention_kernel(
-            q, k, v, None, None, slopes, seed, offsets[0], offsets[1],
+            q, k, v, None, None, _for_kernel(slopes), seed, offsets[0], offsets[1],
             causal, window or 0, scale, soft_cap or 0.0, dropout,
         )  # fmt: skip
     out = out.squeeze(0).transpose(0, 1)
     return (out, lse.squeeze(0)) if return_lse else out
+
+
+def _for_kernel(slopes: Tensor | None) -> Tensor | None:
+    return None if slopes is None else slopes.to(torch.float64).contiguous()
 
 
 def _seed(seed: Tensor | None, dropout: float) -> Tensor | None:

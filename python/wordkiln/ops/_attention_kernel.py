@@ -9,6 +9,7 @@ from torch import Tensor
 
 from wordkiln import _kernels
 from wordkiln.ops._checks import dtype_name
+from wordkiln.ops._op import op
 
 _INPUTS = (
     "Tensor? key_lengths, Tensor? bias, Tensor? slopes, Tensor? seed, Tensor? query_offsets, Tensor? key_offsets,"
@@ -16,6 +17,10 @@ _INPUTS = (
 )
 
 
+@op(
+    "wordkiln::attention",
+    schema=f"(Tensor q, Tensor k, Tensor v, {_INPUTS}) -> (Tensor, Tensor)",
+)
 def attention_kernel(
     q: Tensor,
     k: Tensor,
@@ -36,36 +41,6 @@ def attention_kernel(
 
     0 stands for no window and no cap; offsets go with a batch of one long row. The log-sum-exp has a gradient.
     """
-    slopes = None if slopes is None else slopes.to(torch.float64).contiguous()
-    inputs = (q, k, v, key_lengths, bias, slopes, seed, query_offsets, key_offsets)
-    plain = all(x is None or type(x) in (Tensor, torch.nn.Parameter) for x in inputs) and q.device.type == "cpu"
-    if plain and not torch.compiler.is_compiling() and not _needs_gradient(q, k, v, bias):
-        # Without the dispatcher: it takes ten times as long as the call itself.
-        return _forward(*inputs, causal, window, scale, soft_cap, dropout)
-    both: tuple[Tensor, Tensor] = _attention(*inputs, causal, window, scale, soft_cap, dropout)
-    return both
-
-
-def _needs_gradient(*inputs: Tensor | None) -> bool:
-    return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
-
-
-def _forward(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    key_lengths: Tensor | None,
-    bias: Tensor | None,
-    slopes: Tensor | None,
-    seed: Tensor | None,
-    query_offsets: Tensor | None,
-    key_offsets: Tensor | None,
-    causal: bool,
-    window: int,
-    scale: float,
-    soft_cap: float,
-    dropout: float,
-) -> tuple[Tensor, Tensor]:
     q, k, v = _contiguous_rows(q), _contiguous_rows(k), _contiguous_rows(v)
     bias = None if bias is None else _contiguous_rows(bias)
     out, lse = _empty_outputs(q)
@@ -97,24 +72,13 @@ def _forward(
     return out, lse
 
 
-_attention = torch.library.custom_op(
-    "wordkiln::attention",
-    _forward,
-    mutates_args=(),
-    device_types="cpu",
-    schema=f"(Tensor q, Tensor k, Tensor v, {_INPUTS}) -> (Tensor, Tensor)",
-)
-
-
-@_attention.register_fake
+@attention_kernel.register_fake
 def _attention_fake(q: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
     return _empty_outputs(_contiguous_rows(q))
 
 
-@torch.library.custom_op(
+@op(
     "wordkiln::attention_backward",
-    mutates_args=(),
-    device_types="cpu",
     schema="(Tensor q, Tensor k, Tensor v, Tensor out, Tensor lse, Tensor grad_out, Tensor? grad_lse,"
     f" bool needs_bias, {_INPUTS}) -> (Tensor, Tensor, Tensor, Tensor)",
 )
@@ -206,7 +170,7 @@ def _differentiate(ctx: Any, grad_out: Tensor | None, grad_lse: Tensor | None) -
     return *grads, None, grad_bias.to(bias.dtype) if needs_bias else None, *(None,) * 9
 
 
-_attention.register_autograd(_differentiate, setup_context=_save)
+attention_kernel.register_autograd(_differentiate, setup_context=_save)
 
 
 def _address(x: Tensor | None) -> int:

@@ -14,6 +14,7 @@ from wordkiln import _kernels
 from wordkiln.errors import ArgumentError
 from wordkiln.ops._checks import check_tensor, dtype_name, kernel_lacks
 from wordkiln.ops._cross_entropy_chunks import loss_and_gradients
+from wordkiln.ops._op import op
 
 
 def linear_cross_entropy(
@@ -89,11 +90,11 @@ def _check(
         raise ArgumentError(f"reduction={reduction!r}: must be 'mean' or 'sum'")
 
 
-@torch.library.custom_op(
+@op(
     "wordkiln::linear_cross_entropy",
-    mutates_args=(),
     schema="(Tensor hidden, Tensor weight, Tensor targets, Tensor? bias, int ignore_index, float label_smoothing,"
     " float z_loss, bool mean, bool[] needs) -> (Tensor, Tensor, Tensor, Tensor)",
+    device_types=None,
 )
 def _linear_cross_entropy(
     hidden: Tensor,
@@ -155,11 +156,11 @@ def _empty_gradients(hidden: Tensor, weight: Tensor, needs: list[bool]) -> tuple
 
 
 # The inputs come along so that a second derivative meets an op that has none, and not a constant.
-@torch.library.custom_op(
+@op(
     "wordkiln::linear_cross_entropy_backward",
-    mutates_args=(),
     schema="(Tensor grad_loss, Tensor grad_hidden, Tensor grad_weight, Tensor grad_bias, Tensor hidden, Tensor weight)"
     " -> (Tensor, Tensor, Tensor)",
+    device_types=None,
 )
 def _linear_cross_entropy_backward(
     grad_loss: Tensor, grad_hidden: Tensor, grad_weight: Tensor, grad_bias: Tensor, hidden: Tensor, weight: Tensor

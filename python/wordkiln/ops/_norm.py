@@ -11,6 +11,7 @@ from wordkiln import _kernels
 from wordkiln.errors import ArgumentError
 from wordkiln.ops import reference
 from wordkiln.ops._checks import check_tensor, dtype_name, kernel_lacks
+from wordkiln.ops._op import op
 
 # Below this many elements the call of an op of ours costs more than torch's own.
 _FEW = 1 << 14
@@ -51,7 +52,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = No
     return out if residual is None else (out, total)
 
 
-@torch.library.custom_op("wordkiln::rms_norm", mutates_args=(), device_types="cpu")
+@op("wordkiln::rms_norm")
 def _rms_norm(x: Tensor, weight: Tensor, residual: Tensor | None, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     """The result, `x + residual` (empty without one), and each row's factor."""
     x, weight = x.contiguous(), weight.contiguous()
@@ -77,7 +78,7 @@ def _rms_norm_fake(x: Tensor, weight: Tensor, residual: Tensor | None, eps: floa
     return x.new_empty(x.shape), total, x.new_empty(x.shape[:-1], dtype=torch.promote_types(x.dtype, torch.float32))
 
 
-@torch.library.custom_op("wordkiln::rms_norm_backward", mutates_args=(), device_types="cpu")
+@op("wordkiln::rms_norm_backward")
 def _rms_norm_backward(
     total: Tensor, weight: Tensor, scale: Tensor, grad_out: Tensor, grad_total: Tensor | None
 ) -> tuple[Tensor, Tensor]:

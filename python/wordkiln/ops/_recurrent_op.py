@@ -6,6 +6,7 @@ products over all time steps, by torch.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -14,14 +15,13 @@ from torch.nn import functional as F
 
 from wordkiln import _kernels
 from wordkiln.ops._checks import dtype_name
+from wordkiln.ops._op import op
 
 GATES = {"lstm": 4, "gru": 3, "tanh": 1, "relu": 1}
 
 
-@torch.library.custom_op(
+@op(
     "wordkiln::recurrent",
-    mutates_args=(),
-    device_types="cpu",
     schema="(str kind, Tensor x, Tensor weight_ih, Tensor weight_hh, Tensor? bias, Tensor? bias_new, Tensor? h0,"
     " Tensor? c0, Tensor? lengths, bool keep) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
 )
@@ -56,7 +56,7 @@ def recurrent(
         the kind or `keep` does not ask for is empty.
     """
     dtype = x.dtype
-    with torch.autocast("cpu", enabled=False):
+    with _no_autocast():
         gates = _widened(F.linear(x.contiguous(), weight_ih, bias))
     x, weight_hh, bias_new, h0, c0 = (_widened(part) for part in (x[:0], weight_hh, bias_new, h0, c0))
     steps, batch, hidden = gates.shape[0], gates.shape[1], weight_hh.shape[1]
@@ -86,6 +86,10 @@ def recurrent(
     if not keep or out is gates:
         gates = x.new_empty(0)
     return out.to(dtype), h.to(dtype), c.to(dtype), cells if keep else x.new_empty(0), gates, hidden_new
+
+
+def _no_autocast() -> AbstractContextManager[Any]:
+    return torch.autocast("cpu", enabled=False) if torch.is_autocast_enabled("cpu") else nullcontext()
 
 
 def _widened(x: Any) -> Any:
@@ -146,10 +150,8 @@ def _recurrent_fake(
     )
 
 
-@torch.library.custom_op(
+@op(
     "wordkiln::recurrent_backward",
-    mutates_args=(),
-    device_types="cpu",
     schema="(str kind, Tensor x, Tensor weight_ih, Tensor weight_hh, Tensor? h0, Tensor? c0, Tensor? lengths,"
     " Tensor out, Tensor cells, Tensor gates, Tensor hidden_new, Tensor? grad_out, Tensor? grad_h, Tensor? grad_c,"
     " bool[] needs) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
@@ -201,7 +203,7 @@ def recurrent_backward(
         grad_c0.data_ptr(),
         (steps, batch, hidden),
     )
-    with torch.autocast("cpu", enabled=False):
+    with _no_autocast():
         grad_gates, grad_hidden_new = grad_gates.to(x.dtype), grad_hidden_new.to(x.dtype)
         grads = _products(x, weight_ih, weight_hh, h0, out, grad_gates, grad_hidden_new, needs)
     return *grads, grad_h0.to(x.dtype), grad_c0.to(x.dtype)

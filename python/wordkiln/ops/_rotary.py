@@ -11,6 +11,7 @@ from wordkiln import _kernels
 from wordkiln.errors import ArgumentError
 from wordkiln.ops import reference
 from wordkiln.ops._checks import check_tensor, dtype_name, kernel_lacks, warn_once
+from wordkiln.ops._op import op
 
 
 def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -47,10 +48,8 @@ def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return out
 
 
-@torch.library.custom_op(
+@op(
     "wordkiln::rotary",
-    mutates_args=(),
-    device_types="cpu",
     schema="(Tensor x, Tensor cos, Tensor sin, bool back) -> Tensor",
 )
 def _rotary(x: Tensor, cos: Tensor, sin: Tensor, back: bool) -> Tensor:
