@@ -22,42 +22,43 @@ struct DecodeSums {
 // One thread's scratch.
 template <typename C>
 struct DecodeScratch {
-  C* q;        // [rows][padded], scaled
-  C* scores;   // [rows][kPanel]
-  C* widened;  // [kPanel][padded]
+  C* q;       // [rows][padded], scaled
+  C* scores;  // [rows][kPanel]
 
-  static int64_t size(int64_t rows, int64_t width) {
-    return round_up(rows * width, kPanel) + rows * kPanel + kPanel * width;
-  }
+  static int64_t size(int64_t rows, int64_t width) { return round_up(rows * width, kPanel) + rows * kPanel; }
 
   DecodeScratch(C* memory, int64_t rows, int64_t width) {
     q = take(memory, rows * width);
     scores = take(memory, rows * kPanel);
-    widened = take(memory, kPanel * width);
   }
 };
 
-// Scores of `count` <= kLanes keys against one query, 0 beyond.
-template <typename E, typename C = Computed<E>>
-WORDKILN_INLINE Vec<C> dot_keys(Matrix<const E> keys, int64_t count, const C* q, int64_t head_size) {
-  constexpr int kKeys = kLanes<C>;
-  const E* rows[kKeys];
-  Vec<C> sums[kKeys];
+// Scores of `count` <= kKeys keys against kRows queries, a lane each: row after row. A key is read from its first
+// element to its last, four at a time, as prefetchers follow it; a key for each lane at once took up to twice as long.
+template <typename E, int kRows, typename C = Computed<E>>
+WORDKILN_INLINE Vec<C> dot_keys(Matrix<const E> keys, int64_t count, const C* q, int64_t q_row, int64_t head_size) {
+  constexpr int kKeys = kLanes<C> / kRows, kAtOnce = kKeys < 4 ? kKeys : 4;
+  Vec<C> sums[kLanes<C>];
   WORDKILN_UNROLL
-  for (int k = 0; k < kKeys; ++k) {
-    rows[k] = keys[k < count ? k : count - 1];
-    sums[k] = Vec<C>{};
-  }
-  int64_t d = 0;
-  for (; d + kLanes<C> <= head_size; d += kLanes<C>) {
-    const Vec<C> x = load(q + d);
+  for (int first = 0; first < kKeys; first += kAtOnce) {
+    const E* key[kAtOnce];
+    Vec<C> acc[kRows][kAtOnce] = {};
     WORDKILN_UNROLL
-    for (int k = 0; k < kKeys; ++k) sums[k] += x * load(rows[k] + d);
-  }
-  if (d < head_size) {
-    const int left = static_cast<int>(head_size - d);
-    const Vec<C> x = load(q + d);
-    for (int k = 0; k < kKeys; ++k) sums[k] += x * load(rows[k] + d, left);
+    for (int k = 0; k < kAtOnce; ++k) key[k] = keys[first + k < count ? first + k : count - 1];
+    for (int64_t d = 0; d < head_size; d += kLanes<C>) {
+      const int lanes = static_cast<int>(smaller(head_size - d, kLanes<C>));
+      WORDKILN_UNROLL
+      for (int k = 0; k < kAtOnce; ++k) {
+        const Vec<C> y = lanes == kLanes<C> ? load(key[k] + d) : load(key[k] + d, lanes);
+        WORDKILN_UNROLL
+        for (int i = 0; i < kRows; ++i) acc[i][k] += load(q + i * q_row + d) * y;
+      }
+    }
+    WORDKILN_UNROLL
+    for (int i = 0; i < kRows; ++i) {
+      WORDKILN_UNROLL
+      for (int k = 0; k < kAtOnce; ++k) sums[i * kKeys + first + k] = acc[i][k];
+    }
   }
   return sum_each<C>(sums);
 }
@@ -95,6 +96,8 @@ WORDKILN_INLINE void add_values(const C* weights, Matrix<const E> values, int64_
 template <typename T>
 class AttentionDecodePass {
   typedef Computed<T> C;
+  // Query rows that share a load of a key.
+  static constexpr int kScored = kLanes<C> < kRowsTogether ? kLanes<C> : static_cast<int>(kRowsTogether);
 
  public:
   static bool takes(const AttentionForward& a) {
@@ -147,6 +150,7 @@ class AttentionDecodePass {
     for (int64_t i = 0; i < rows_; ++i) sums.softmax[i] = SoftmaxSums<C>();
     fill(sums.out, rows_ * width_, C{0});
     fill(scratch.scores, rows_ * kPanel, C{0});
+    fill(scratch.q, rows_ * width_, C{0});
     const int64_t group = s_.heads / s_.kv_heads;
     for (int64_t i = 0; i < used_rows(); ++i) {
       copy_rows(head_of<T>(a_.q, a_.q_strides, row.index, kv_head * group + i / s_.queries, i % s_.queries), 1,
@@ -178,32 +182,25 @@ class AttentionDecodePass {
                  const DecodeSums<C>& sums) const {
     const Matrix<const T> k = rows_from(a_.k, a_.k_strides, row.index, kv_head, key);
     const Matrix<const T> v = rows_from(a_.v, a_.v_strides, row.index, kv_head, key);
-    // Several rows would widen the same elements again and again.
-    const bool widens = sizeof(T) != sizeof(C) && used_rows() > 1;
-    const Matrix<const C> widened = {scratch.widened, width_};
-    if (widens) copy_rows(k, count, s_.head_size, C{1}, scratch.widened, width_);
-    for (int64_t i = 0; i < used_rows(); ++i) {
-      C* scores = scratch.scores + i * kPanel;
-      if (widens) {
-        score<C>(widened, count, scratch.q + i * width_, scores);
+    for (int64_t i = 0; i < used_rows(); i += used_rows() == 1 ? 1 : kScored) {
+      if (used_rows() == 1) {
+        score<1>(k, count, scratch.q, scratch.scores);
       } else {
-        score<T>(k, count, scratch.q + i * width_, scores);
+        score<kScored>(k, count, scratch.q + i * width_, scratch.scores + i * kPanel);
       }
-      weigh(row, kv_head, i, key, count, scores, sums);
     }
-    if (widens) {
-      copy_rows(v, count, s_.head_size, C{1}, scratch.widened, width_);
-      add<C>(scratch.scores, widened, count, sums.out);
-    } else {
-      add<T>(scratch.scores, v, count, sums.out);
-    }
+    for (int64_t i = 0; i < used_rows(); ++i) weigh(row, kv_head, i, key, count, scratch.scores + i * kPanel, sums);
+    add(scratch.scores, v, count, sums.out);
   }
 
-  template <typename E>
-  void score(Matrix<const E> keys, int64_t count, const C* q, C* scores) const {
-    for (int64_t j = 0; j < count; j += kLanes<C>) {
-      const Matrix<const E> part = {keys[j], keys.row};
-      store(scores + j, dot_keys(part, smaller(count - j, kLanes<C>), q, s_.head_size));
+  template <int kRows>
+  void score(Matrix<const T> keys, int64_t count, const C* q, C* scores) const {
+    constexpr int kKeys = kLanes<C> / kRows;
+    for (int64_t j = 0; j < round_up(count, kLanes<C>); j += kKeys) {
+      const int64_t at = smaller(j, count - 1);
+      C lanes[kLanes<C>];
+      store(lanes, dot_keys<T, kRows>({keys[at], keys.row}, count - at, q, width_, s_.head_size));
+      for (int i = 0; i < kRows; ++i) __builtin_memcpy(scores + i * kPanel + j, lanes + i * kKeys, kKeys * sizeof(C));
     }
   }
 
@@ -221,24 +218,23 @@ class AttentionDecodePass {
     if (shrink[0] != C{1}) scale_row(sums.out + i * width_, width_, shrink[0]);
   }
 
-  template <typename E>
-  void add(const C* weights, Matrix<const E> values, int64_t count, C* out) const {
-    if (used_rows() == 1) return add_rows<E, 1>(weights, values, count, out);
+  void add(const C* weights, Matrix<const T> values, int64_t count, C* out) const {
+    if (used_rows() == 1) return add_rows<1>(weights, values, count, out);
     for (int64_t i = 0; i < used_rows(); i += kRowsTogether) {
-      add_rows<E, kRowsTogether>(weights + i * kPanel, values, count, out + i * width_);
+      add_rows<kRowsTogether>(weights + i * kPanel, values, count, out + i * width_);
     }
   }
 
-  template <typename E, int kRows>
-  void add_rows(const C* weights, Matrix<const E> values, int64_t count, C* out) const {
+  template <int kRows>
+  void add_rows(const C* weights, Matrix<const T> values, int64_t count, C* out) const {
     constexpr int64_t kLane = kLanes<C>;
     int64_t d = 0;
     for (; d + 4 * kLane <= s_.head_size; d += 4 * kLane) {
-      add_values<E, kRows, 4>(weights, {values.data + d, values.row}, count, kLanes<C>, out + d, width_);
+      add_values<T, kRows, 4>(weights, {values.data + d, values.row}, count, kLanes<C>, out + d, width_);
     }
     for (; d < s_.head_size; d += kLane) {
       const int lanes = static_cast<int>(smaller(s_.head_size - d, kLane));
-      add_values<E, kRows, 1>(weights, {values.data + d, values.row}, count, lanes, out + d, width_);
+      add_values<T, kRows, 1>(weights, {values.data + d, values.row}, count, lanes, out + d, width_);
     }
   }
 

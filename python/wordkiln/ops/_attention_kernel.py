@@ -184,9 +184,11 @@ def _contiguous_rows(x: Tensor) -> Tensor:
 def _empty_outputs(q: Tensor) -> tuple[Tensor, Tensor]:
     # In q's own layout: [B, S, H, D] seen as [B, H, S, D] goes back to [B, S, H * D] without a copy.
     out = torch.empty_like(q)
-    if q.shape[-1] != 1 and out.stride(-1) != 1:
+    batch, heads, queries, head_size = q.shape
+    if head_size != 1 and out.stride(-1) != 1:
         out = q.new_empty(q.shape)
-    return out, q.new_empty(q.shape[:-1], dtype=torch.float32 if q.dtype == torch.bfloat16 else q.dtype)
+    lse_dtype = torch.float32 if q.dtype == torch.bfloat16 else q.dtype
+    return out, torch.empty((batch, heads, queries), dtype=lse_dtype, device=q.device)
 
 
 def _empty_bias(lse: Tensor, bias: Tensor | None, needed: bool) -> Tensor:
