@@ -5,7 +5,7 @@ Sizes in the docstrings: B batch rows, T time steps, S queries, K keys, H heads 
 """
 
 from wordkiln.ops import reference
-from wordkiln.ops._activation import swiglu
+from wordkiln.ops._activation import gelu, swiglu
 from wordkiln.ops._attention import attention, attention_varlen
 from wordkiln.ops._linear import PackedLinear, linear
 from wordkiln.ops._linear_cross_entropy import linear_cross_entropy
@@ -17,6 +17,7 @@ __all__ = [
     "PackedLinear",
     "attention",
     "attention_varlen",
+    "gelu",
     "gru",
     "linear",
     "linear_cross_entropy",

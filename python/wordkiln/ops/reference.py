@@ -225,6 +225,11 @@ def linear_cross_entropy(
     return losses.sum() / counts.sum() if reduction == "mean" else losses.sum()
 
 
+def gelu(x: Tensor, bias: Tensor | None = None, *, approximate: str = "none") -> Tensor:
+    """GELU (Hendrycks and Gimpel 2016) of `x + bias`; arguments as `wordkiln.ops.gelu`."""
+    return F.gelu(x if bias is None else x + bias, approximate=approximate)
+
+
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     """`silu(gate) * up` (Shazeer 2020, equation 6)."""
     return F.silu(gate) * up
