@@ -22,8 +22,8 @@ void forward(const RmsNormForward& a) {
         const T* residual = static_cast<const T*>(a.residual) + i * width;
         T* total = static_cast<T*>(a.total) + i * width;
         for_vectors<C>(0, width, [&](int64_t j, int lanes) {
-          const Vec<C> y = load(x + j, lanes) + load(residual + j, lanes);
-          store(total + j, y, lanes);
+          store(total + j, load(x + j, lanes) + load(residual + j, lanes), lanes);
+          const Vec<C> y = load(total + j, lanes);  // as it was rounded: the same bits as without fusing
           squares += y * y;
         });
         x = total;
