@@ -33,6 +33,7 @@ def attention_forward(
     page_table: int = 0,
     pages: int = 0,
     page_size: int = 0,
+    page_count: int = 0,
 ) -> None: ...
 def attention_backward(
     dtype: str,
