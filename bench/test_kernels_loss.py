@@ -40,6 +40,25 @@ def test_vocabulary_loss(size, vocab):
     )
 
 
+@pytest.mark.parametrize("approximate", ["none", "tanh"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("rows", [2048, 8192])
+def test_bias_and_gelu(rows, dtype, approximate):
+    torch.manual_seed(0)
+    inputs = torch.randn(rows, 1536, dtype=dtype), torch.randn(1536, dtype=dtype)
+    # bfloat16: torch rounds x + bias, and each gradient before it sums them.
+    tolerance = {"rtol": 1e-3, "atol": 1e-3} if dtype == torch.float32 else {"rtol": 0.05, "atol": 0.05 * rows**0.5}
+    pairs.compare(
+        f"bias + GELU ({approximate}) fwd+bwd, {rows} x 1536, {str(dtype)[6:]}",
+        PEER,
+        lambda: step(lambda x, b: ops.gelu(x, b, approximate=approximate), *inputs),
+        lambda: step(lambda x, b: F.gelu(x + b, approximate=approximate), *inputs),
+        equal=lambda a, b: [torch.testing.assert_close(x, y, **tolerance) for x, y in zip(a, b, strict=True)],
+        amount=rows * 1536 / 1e6,
+        unit="million elements",
+    )
+
+
 @pytest.mark.parametrize(("rows", "size"), [(2048, 1024), (8192, 1536)])
 def test_swiglu(rows, size):
     torch.manual_seed(0)

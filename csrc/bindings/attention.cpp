@@ -108,7 +108,22 @@ int64_t elements(const AttentionSizes& s, bool packed, int64_t heads, int64_t ro
   return (packed && s.batch > 0 ? 1 : s.batch) * heads * rows;
 }
 
-AttentionPages to_pages(uintptr_t table, int64_t pages, int64_t page_size, const AttentionSizes& s, const More& more) {
+// Entries that no key of their row needs may be anything.
+void check_table(const AttentionPages& pages, int64_t page_count, const AttentionSizes& s, const int64_t* key_lengths) {
+  for (int64_t row = 0; row < s.batch; ++row) {
+    const int64_t keys = key_lengths == nullptr ? s.keys : key_lengths[row];
+    for (int64_t i = 0; i * pages.page_size < keys; ++i) {
+      const int64_t page = pages.table[row * pages.pages + i];
+      if (page < 0 || page >= page_count) {
+        throw std::invalid_argument("page_table[" + std::to_string(row) + ", " + std::to_string(i) +
+                                    "]=" + std::to_string(page) + ": must be 0 to " + std::to_string(page_count - 1));
+      }
+    }
+  }
+}
+
+AttentionPages to_pages(uintptr_t table, int64_t pages, int64_t page_size, int64_t page_count, const AttentionSizes& s,
+                        const int64_t* key_lengths, const More& more) {
   if (table == 0) return {nullptr, 0, 0};
   if (page_size < 1) throw std::invalid_argument("page_size=" + std::to_string(page_size) + ": must be at least 1");
   if (pages < 0 || pages < (s.keys + page_size - 1) / page_size) {
@@ -118,7 +133,9 @@ AttentionPages to_pages(uintptr_t table, int64_t pages, int64_t page_size, const
   if (more.query_offsets != 0 || more.dropout != 0) {
     throw std::invalid_argument("page_table: must come without query_offsets and dropout");
   }
-  return {reinterpret_cast<const int64_t*>(table), pages, page_size};
+  const AttentionPages result = {reinterpret_cast<const int64_t*>(table), pages, page_size};
+  check_table(result, page_count, s, key_lengths);
+  return result;
 }
 
 void forward(const std::string& dtype, uintptr_t q, uintptr_t k, uintptr_t v, uintptr_t out, uintptr_t lse,
@@ -126,11 +143,13 @@ void forward(const std::string& dtype, uintptr_t q, uintptr_t k, uintptr_t v, ui
              const Strides& v_strides, const Strides& out_strides, bool causal, double scale, int64_t window,
              double soft_cap, uintptr_t bias, const BiasStrides& bias_strides, uintptr_t slopes, double dropout,
              uint64_t seed, uint32_t offset, uintptr_t query_offsets, uintptr_t key_offsets, uintptr_t page_table,
-             int64_t pages, int64_t page_size) {
+             int64_t pages, int64_t page_size, int64_t page_count) {
   const AttentionSizes s = to_sizes(sizes);
   const More more = {window, soft_cap, bias, bias_strides, slopes, dropout, seed, offset, query_offsets, key_offsets};
   const int64_t rows = elements(s, query_offsets != 0, s.heads, s.queries);
   const int64_t keys = elements(s, key_offsets != 0, s.kv_heads, s.keys);
+  const AttentionScores scores = to_scores(s, key_lengths, causal, scale, more);
+  const AttentionPages table = to_pages(page_table, pages, page_size, page_count, s, scores.key_lengths, more);
   const AttentionForward arguments = {
       .q = to_pointer("q", q, rows),
       .k = to_pointer("k", k, keys),
@@ -142,8 +161,8 @@ void forward(const std::string& dtype, uintptr_t q, uintptr_t k, uintptr_t v, ui
       .k_strides = to_strides(k_strides),
       .v_strides = to_strides(v_strides),
       .out_strides = to_strides(out_strides),
-      .scores = to_scores(s, key_lengths, causal, scale, more),
-      .pages = to_pages(page_table, pages, page_size, s, more),
+      .scores = scores,
+      .pages = table,
   };
   const DType type = parse_dtype(dtype);
   const py::gil_scoped_release release;
@@ -196,7 +215,8 @@ void register_attention(py::module_& m) {
         py::arg("v_strides"), py::arg("out_strides"), py::arg("causal"), py::arg("scale"), py::arg("window") = 0,
         py::arg("soft_cap") = 0.0, py::arg("bias") = 0, py::arg("bias_strides") = none, py::arg("slopes") = 0,
         py::arg("dropout") = 0.0, py::arg("seed") = 0, py::arg("offset") = 0, py::arg("query_offsets") = 0,
-        py::arg("key_offsets") = 0, py::arg("page_table") = 0, py::arg("pages") = 0, py::arg("page_size") = 0);
+        py::arg("key_offsets") = 0, py::arg("page_table") = 0, py::arg("pages") = 0, py::arg("page_size") = 0,
+        py::arg("page_count") = 0);
   m.def("attention_backward", &backward, py::arg("dtype"), py::arg("q"), py::arg("k"), py::arg("v"), py::arg("out"),
         py::arg("lse"), py::arg("grad_out"), py::arg("grad_q"), py::arg("grad_k"), py::arg("grad_v"),
         py::arg("key_lengths"), py::arg("sizes"), py::arg("q_strides"), py::arg("k_strides"), py::arg("v_strides"),

@@ -14,7 +14,8 @@ ElementwiseFunction parse_function(const std::string& name) {
   if (name == "exp") return ElementwiseFunction::kExp;
   if (name == "sigmoid") return ElementwiseFunction::kSigmoid;
   if (name == "tanh") return ElementwiseFunction::kTanh;
-  throw std::invalid_argument("function='" + name + "': must be 'exp', 'sigmoid' or 'tanh'");
+  if (name == "erf") return ElementwiseFunction::kErf;
+  throw std::invalid_argument("function='" + name + "': must be 'exp', 'sigmoid', 'tanh' or 'erf'");
 }
 
 void apply(const std::string& dtype, const std::string& function, uintptr_t x, uintptr_t out, int64_t count) {

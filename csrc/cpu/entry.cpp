@@ -70,6 +70,14 @@ void rms_norm_backward(DType dtype, const RmsNormBackward& arguments) {
   call("rms_norm_backward", dtype, &cpu::KernelSet::rms_norm_backward, arguments);
 }
 
+void gelu_forward(DType dtype, const GeluForward& arguments) {
+  call("gelu_forward", dtype, &cpu::KernelSet::gelu_forward, arguments);
+}
+
+void gelu_backward(DType dtype, const GeluBackward& arguments) {
+  call("gelu_backward", dtype, &cpu::KernelSet::gelu_backward, arguments);
+}
+
 void swiglu_forward(DType dtype, const SwigluForward& arguments) {
   call("swiglu_forward", dtype, &cpu::KernelSet::swiglu_forward, arguments);
 }

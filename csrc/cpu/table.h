@@ -23,6 +23,8 @@ struct KernelSet {
   void (*linear_cross_entropy)(const LinearCrossEntropy&) = nullptr;
   void (*rms_norm_forward)(const RmsNormForward&) = nullptr;
   void (*rms_norm_backward)(const RmsNormBackward&) = nullptr;
+  void (*gelu_forward)(const GeluForward&) = nullptr;
+  void (*gelu_backward)(const GeluBackward&) = nullptr;
   void (*swiglu_forward)(const SwigluForward&) = nullptr;
   void (*swiglu_backward)(const SwigluBackward&) = nullptr;
   void (*elementwise)(ElementwiseFunction, const void*, void*, int64_t) = nullptr;

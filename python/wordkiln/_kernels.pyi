@@ -33,6 +33,7 @@ def attention_forward(
     page_table: int = 0,
     pages: int = 0,
     page_size: int = 0,
+    page_count: int = 0,
 ) -> None: ...
 def attention_backward(
     dtype: str,
@@ -142,6 +143,17 @@ class RecurrentStep:
     def bytes(self) -> int: ...
 
 def elementwise(dtype: str, function: str, x: int, out: int, count: int) -> None: ...
+def gelu_forward(dtype: str, x: int, bias: int, out: int, sizes: tuple[int, int], tanh: bool) -> None: ...
+def gelu_backward(
+    dtype: str,
+    x: int,
+    bias: int,
+    grad_out: int,
+    grad_x: int,
+    grad_bias: int,
+    sizes: tuple[int, int],
+    tanh: bool,
+) -> None: ...
 def swiglu_forward(dtype: str, gate: int, up: int, out: int, count: int) -> None: ...
 def swiglu_backward(
     dtype: str, gate: int, up: int, grad_out: int, grad_gate: int, grad_up: int, count: int

@@ -9,7 +9,7 @@ import numpy as np
 
 from wordkiln import _kernels
 
-FUNCTIONS = ("exp", "sigmoid", "tanh")
+FUNCTIONS = ("exp", "sigmoid", "tanh", "erf")
 
 
 def inputs(dtype: str) -> np.ndarray:
@@ -128,7 +128,13 @@ def layers(dtype: str) -> dict[str, np.ndarray]:
     _kernels.swiglu_forward(dtype, *map(address, (x, other, product)), x.size)
     _kernels.swiglu_backward(dtype, *map(address, (x, other, grad, grad_gate, grad_up)), x.size)
     names = ("total", "normed", "grad_x", "grad_norm", "product", "grad_gate", "grad_up")
-    return dict(zip(names, (total, normed, grad_x, grad_weight, product, grad_gate, grad_up), strict=True))
+    results = dict(zip(names, (total, normed, grad_x, grad_weight, product, grad_gate, grad_up), strict=True))
+    for name, tanh in (("gelu", False), ("gelu_tanh", True)):
+        out, grad_x, grad_bias = np.empty_like(x), np.empty_like(x), np.empty_like(weight)
+        _kernels.gelu_forward(dtype, *map(address, (x, weight, out)), sizes, tanh)
+        _kernels.gelu_backward(dtype, *map(address, (x, weight, grad, grad_x, grad_bias)), sizes, tanh)
+        results |= {name: out, f"{name}_grad_x": grad_x, f"{name}_grad_bias": grad_bias}
+    return results
 
 
 def packed_linear() -> dict[str, np.ndarray]:

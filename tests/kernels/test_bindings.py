@@ -71,6 +71,16 @@ def test_attention_refuses_offsets_that_do_not_rise():
         )  # fmt: skip
 
 
+@pytest.mark.parametrize("page", [-1, 3])
+def test_attention_refuses_a_page_that_is_none(page):
+    table, lengths = np.array([0, 2, page, 9]), np.array([5])
+    with pytest.raises(ArgumentError, match=rf"page_table\[0, 2\]={page}: must be 0 to 2"):
+        _kernels.attention_forward(
+            "float32", *(0,) * 5, lengths.ctypes.data, (1, 1, 1, 1, 5, 1), ZERO, ZERO, ZERO, ZERO, True, 1.0,
+            page_table=table.ctypes.data, pages=4, page_size=2, page_count=3,
+        )  # fmt: skip
+
+
 @pytest.mark.parametrize("length", [-1, 4])
 def test_attention_refuses_key_lengths_out_of_range(length):
     lengths = np.array([length])
@@ -143,6 +153,9 @@ def test_cross_entropy_refuses_targets_out_of_range():
         (lambda: _kernels.PackedLinear(0, 0, 0, 1, "float32")(0, 0, 1), "x: address"),
         (lambda: _kernels.rms_norm_forward("float32", 0, 0, 0, 0, 0, 0, (1, 1), 0.1), "x: address"),
         (lambda: _kernels.rms_norm_backward("float32", 0, 0, 0, 0, 0, 0, 0, (1, -1)), "size -1"),
+        (lambda: _kernels.gelu_forward("float32", 0, 0, 0, (1, 1), False), "x: address"),
+        (lambda: _kernels.gelu_backward("float32", 0, 1, 0, 0, 0, (0, 1), True), "grad_bias: address"),
+        (lambda: _kernels.gelu_backward("float32", 0, 0, 0, 0, 0, (-1, 1), True), "size -1"),
         (lambda: _kernels.swiglu_forward("float32", 0, 0, 0, 1), "gate: address"),
         (lambda: _kernels.swiglu_backward("float16", 0, 0, 0, 0, 0, 0), "dtype='float16'"),
     ],

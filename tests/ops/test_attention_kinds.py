@@ -1,11 +1,11 @@
-"""Attention on bfloat16, over packed texts, over a cache in pages, through torch.compile and opcheck."""
+"""Attention on bfloat16, over packed texts, through torch.compile and opcheck."""
 
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
-from wordkiln import _kernels, ops
+from wordkiln import ops
 from wordkiln.errors import ArgumentError
 
 
@@ -110,35 +110,6 @@ def test_varlen_refuses(change, message):
     }  # fmt: skip
     with pytest.raises(ArgumentError, match=message):
         ops.attention_varlen(**(arguments | change))
-
-
-@pytest.mark.parametrize("page_size", [1, 16, 23])
-@pytest.mark.parametrize("queries", [1, 5])
-def test_a_cache_in_pages_gives_what_a_plain_one_gives(page_size, queries):
-    batch, heads, kv_heads, keys, size = 2, 4, 2, 600, 24
-    random = np.random.default_rng(0)
-    pages = -(-keys // page_size)
-    table = random.permutation(batch * pages).reshape(batch, pages)
-    pool_k, pool_v = (random.standard_normal((batch * pages, kv_heads, page_size, size)) for _ in range(2))
-    q = random.standard_normal((batch, heads, queries, size))
-    lengths = np.array([keys, 77])
-    out, lse = np.empty_like(q), np.empty((batch, heads, queries))
-    rows, page = (heads * queries * size, queries * size, size), (kv_heads * page_size * size, page_size * size, size)
-    _kernels.attention_forward(
-        "float64", *(x.ctypes.data for x in (q, pool_k, pool_v, out, lse, lengths)),
-        (batch, heads, kv_heads, queries, keys, size), rows, page, page, rows, True, 0.2, window=300,
-        page_table=table.ctypes.data, pages=pages, page_size=page_size,
-    )  # fmt: skip
-    # [B, pages, Hkv, page_size, D] -> [B, Hkv, keys, D]
-    k, v = (
-        torch.from_numpy(x[table].swapaxes(1, 2).reshape(batch, kv_heads, -1, size)[:, :, :keys].copy())
-        for x in (pool_k, pool_v)
-    )
-    want = ops.reference.attention(
-        torch.from_numpy(q), k, v, scale=0.2, key_lengths=torch.from_numpy(lengths), window=300, return_lse=True
-    )
-    torch.testing.assert_close(torch.from_numpy(out), want[0], rtol=1e-11, atol=1e-11)
-    torch.testing.assert_close(torch.from_numpy(lse), want[1], rtol=1e-11, atol=1e-11)
 
 
 @pytest.mark.parametrize("queries", [1, 4])

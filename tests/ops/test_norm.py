@@ -64,6 +64,15 @@ def test_any_size(rows, width, with_residual, seed):
         torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-11)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.usefixtures("always")
+def test_with_a_residual_is_the_norm_of_the_sum_bit_for_bit(dtype):
+    x, weight, residual = (t.detach() for t in draw((70, 129), True, dtype))
+    out, total = ops.rms_norm(x, weight, 1e-5, residual)
+    assert torch.equal(total, x + residual)
+    assert torch.equal(out, ops.rms_norm(total, weight, 1e-5))
+
+
 @pytest.mark.parametrize("unused", [0, 1])
 @pytest.mark.usefixtures("always")
 def test_one_of_the_two_results_may_go_unused(unused):

@@ -24,6 +24,8 @@ void elementwise(ElementwiseFunction function, const void* x, void* out, int64_t
       return apply(from, to, count, [](Vec<C> v) { return sigmoid<C>(v); });
     case ElementwiseFunction::kTanh:
       return apply(from, to, count, [](Vec<C> v) { return tanh<C>(v); });
+    case ElementwiseFunction::kErf:
+      return apply(from, to, count, [](Vec<C> v) { return erf<C>(v); });
   }
 }
 

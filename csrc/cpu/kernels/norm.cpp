@@ -1,22 +1,11 @@
-// A row is read from memory once: its second pass finds it in cache. The gradient of the weight is summed by each
-// thread over its own rows, and over the threads in their order.
+// A row is read from memory once: its second pass finds it in cache.
 #include "wordkiln/norm.h"
 
+#include "cpu/kernels/column_sums.h"
 #include "cpu/kernels/kernels.h"
-#include "cpu/kernels/parallel.h"
-#include "cpu/kernels/simd.h"
-#include "cpu/workspace.h"
 
 namespace wordkiln::cpu::WORDKILN_ISA {
 namespace {
-
-// body(offset, lanes) for each vector of 0..width.
-template <typename T, typename Body>
-WORDKILN_INLINE void for_vectors(int64_t width, Body body) {
-  int64_t j = 0;
-  for (; j + kLanes<T> <= width; j += kLanes<T>) body(j, kLanes<T>);
-  if (j < width) body(j, static_cast<int>(width - j));
-}
 
 template <typename T, typename C = Computed<T>>
 void forward(const RmsNormForward& a) {
@@ -32,14 +21,14 @@ void forward(const RmsNormForward& a) {
       if (a.residual) {
         const T* residual = static_cast<const T*>(a.residual) + i * width;
         T* total = static_cast<T*>(a.total) + i * width;
-        for_vectors<C>(width, [&](int64_t j, int lanes) {
-          const Vec<C> y = load(x + j, lanes) + load(residual + j, lanes);
-          store(total + j, y, lanes);
+        for_vectors<C>(0, width, [&](int64_t j, int lanes) {
+          store(total + j, load(x + j, lanes) + load(residual + j, lanes), lanes);
+          const Vec<C> y = load(total + j, lanes);  // as it was rounded: the same bits as without fusing
           squares += y * y;
         });
         x = total;
       } else {
-        for_vectors<C>(width, [&](int64_t j, int lanes) {
+        for_vectors<C>(0, width, [&](int64_t j, int lanes) {
           const Vec<C> y = load(x + j, lanes);
           squares += y * y;
         });
@@ -47,7 +36,7 @@ void forward(const RmsNormForward& a) {
       const C mean = sum<C>(squares) / static_cast<C>(width);
       const C scale = C{1} / static_cast<C>(__builtin_sqrt(mean + static_cast<C>(a.eps)));
       static_cast<C*>(a.scale)[i] = scale;
-      for_vectors<C>(width, [&](int64_t j, int lanes) {
+      for_vectors<C>(0, width, [&](int64_t j, int lanes) {
         store(out + j, load(x + j, lanes) * scale * load(weight + j, lanes), lanes);
       });
     }
@@ -57,40 +46,27 @@ void forward(const RmsNormForward& a) {
 // With y = x s w and s = 1 / sqrt(mean(x^2) + eps): dx = s (w dy - x s^2 mean(w dy x)), dw = sum of dy x s.
 template <typename T, typename C = Computed<T>>
 void backward(const RmsNormBackward& a) {
-  const int64_t width = a.width, padded = (width + kLanes<C> - 1) / kLanes<C> * kLanes<C>;
+  const int64_t width = a.width;
   const T* weight = static_cast<const T*>(a.weight);
   const int threads = threads_for(8 * static_cast<double>(a.rows) * static_cast<double>(width));
-  const Workspace workspace(static_cast<size_t>(threads) * padded * sizeof(C));
-  C* sums = static_cast<C*>(workspace.data());
-  parallel_threads(threads, [&](int thread, int) {
-    C* mine = sums + thread * padded;
-    for (int64_t j = 0; j < padded; ++j) mine[j] = 0;
-    const Range rows = split(a.rows, thread, threads);
-    for (int64_t i = rows.begin; i < rows.end; ++i) {
-      const T* x = static_cast<const T*>(a.total) + i * width;
-      const T* grad = static_cast<const T*>(a.grad_out) + i * width;
-      const T* other = a.grad_total ? static_cast<const T*>(a.grad_total) + i * width : nullptr;
-      T* grad_x = static_cast<T*>(a.grad_x) + i * width;
-      const C scale = static_cast<const C*>(a.scale)[i];
-      Vec<C> dots = {};
-      for_vectors<C>(width, [&](int64_t j, int lanes) {
-        const Vec<C> product = load(grad + j, lanes) * load(x + j, lanes);
-        dots += product * load(weight + j, lanes);
-        store(mine + j, load(mine + j) + product * scale);
-      });
-      const C shrink = scale * scale * sum<C>(dots) / static_cast<C>(width);
-      for_vectors<C>(width, [&](int64_t j, int lanes) {
-        Vec<C> y = (load(weight + j, lanes) * load(grad + j, lanes) - load(x + j, lanes) * shrink) * scale;
-        if (other) y += load(other + j, lanes);
-        store(grad_x + j, y, lanes);
-      });
-    }
-  });
-  T* grad_weight = static_cast<T*>(a.grad_weight);
-  for_vectors<C>(width, [&](int64_t j, int lanes) {
-    Vec<C> total = {};
-    for (int t = 0; t < threads; ++t) total += load(sums + t * padded + j);
-    store(grad_weight + j, total, lanes);
+  sum_columns<T>(a.rows, width, threads, static_cast<T*>(a.grad_weight), [&, width, weight](int64_t i, C* sums) {
+    const T* x = static_cast<const T*>(a.total) + i * width;
+    const T* grad = static_cast<const T*>(a.grad_out) + i * width;
+    const T* other = a.grad_total ? static_cast<const T*>(a.grad_total) + i * width : nullptr;
+    T* grad_x = static_cast<T*>(a.grad_x) + i * width;
+    const C scale = static_cast<const C*>(a.scale)[i];
+    Vec<C> dots = {};
+    for_vectors<C>(0, width, [&](int64_t j, int lanes) {
+      const Vec<C> product = load(grad + j, lanes) * load(x + j, lanes);
+      dots += product * load(weight + j, lanes);
+      store(sums + j, load(sums + j) + product * scale);
+    });
+    const C shrink = scale * scale * sum<C>(dots) / static_cast<C>(width);
+    for_vectors<C>(0, width, [&](int64_t j, int lanes) {
+      Vec<C> y = (load(weight + j, lanes) * load(grad + j, lanes) - load(x + j, lanes) * shrink) * scale;
+      if (other) y += load(other + j, lanes);
+      store(grad_x + j, y, lanes);
+    });
   });
 }
 

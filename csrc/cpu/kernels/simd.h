@@ -98,6 +98,14 @@ WORDKILN_INLINE void store(float* to, Vec<float> x, int lanes) {
 }
 #endif
 
+// body(offset, lanes) for each vector of begin..end: all whole but the last.
+template <typename T, typename Body>
+WORDKILN_INLINE void for_vectors(int64_t begin, int64_t end, Body body) {
+  int64_t i = begin;
+  for (; i + kLanes<T> <= end; i += kLanes<T>) body(i, kLanes<T>);
+  if (i < end) body(i, static_cast<int>(end - i));
+}
+
 // 1 / x to one unit in the last place, for a normal x.
 template <typename T>
 WORDKILN_INLINE Vec<T> reciprocal(Vec<T> x) {

@@ -14,6 +14,7 @@ enum class ElementwiseFunction {
   kExp,      // 2 ulp
   kSigmoid,  // 4 ulp
   kTanh,     // 4 ulp
+  kErf,      // 12 ulp
 };
 
 // x, out: [count]; out may be x.

@@ -29,8 +29,8 @@ class DecoderLayer(nn.Module):
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """[B, T, hidden_size] -> the same shape, and the layer's keys and values."""
         attended, past = self.self_attn(self.input_layernorm(x), slots, past)
-        x = x + self.dropout(attended)
-        return x + self.dropout(self.mlp(self.post_attention_layernorm(x))), past
+        normed, x = self.post_attention_layernorm(self.dropout(attended), x)
+        return x + self.dropout(self.mlp(normed)), past
 
 
 class Decoder(nn.Module):

@@ -20,9 +20,9 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(size))
         self.eps = eps
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[..., size] -> [..., size]."""
-        return ops.rms_norm(x, self.weight, self.eps)
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
+        """[..., size] -> [..., size]; with a residual, `x + residual` normalised and as it is."""
+        return ops.rms_norm(x, self.weight, self.eps, residual)
 
 
 class MLP(nn.Module):

@@ -5,8 +5,9 @@ Sizes in the docstrings: B batch rows, T time steps, S queries, K keys, H heads 
 """
 
 from wordkiln.ops import reference
-from wordkiln.ops._activation import swiglu
+from wordkiln.ops._activation import gelu, swiglu
 from wordkiln.ops._attention import attention, attention_varlen
+from wordkiln.ops._attention_paged import attention_paged
 from wordkiln.ops._linear import PackedLinear, linear
 from wordkiln.ops._linear_cross_entropy import linear_cross_entropy
 from wordkiln.ops._norm import rms_norm
@@ -16,7 +17,9 @@ from wordkiln.ops._rotary import rotary
 __all__ = [
     "PackedLinear",
     "attention",
+    "attention_paged",
     "attention_varlen",
+    "gelu",
     "gru",
     "linear",
     "linear_cross_entropy",

@@ -12,9 +12,9 @@ from torch import Tensor
 from wordkiln.errors import ArgumentError
 from wordkiln.ops import reference
 from wordkiln.ops._attention_kernel import attention_kernel
-from wordkiln.ops._checks import check_tensor, kernel_lacks, warn_once
+from wordkiln.ops._checks import check_shape, check_tensor, kernel_lacks, warn_once
 
-_LARGEST_HEAD = 256
+LARGEST_HEAD = 256
 
 
 @overload
@@ -118,7 +118,7 @@ def attention(
     if bias is not None:
         bias = bias.view((1,) * (4 - bias.dim()) + bias.shape)
     seed = _seed(seed, dropout)
-    lacks = f"heads larger than {_LARGEST_HEAD}" if q.shape[-1] > _LARGEST_HEAD else kernel_lacks(q, bfloat16=True)
+    lacks = f"heads larger than {LARGEST_HEAD}" if q.shape[-1] > LARGEST_HEAD else kernel_lacks(q, bfloat16=True)
     if lacks is not None:
         warn_once("attention", lacks)
         both = reference.attention(
@@ -127,7 +127,7 @@ def attention(
         )  # fmt: skip
     else:
         both = attention_kernel(
-            q, k, v, key_lengths, bias, _for_kernel(slopes), seed, None, None,
+            q, k, v, key_lengths, bias, for_kernel(slopes), seed, None, None,
             causal, window or 0, scale, soft_cap or 0.0, dropout,
         )  # fmt: skip
     return both if return_lse else both[0]
@@ -222,7 +222,7 @@ def attention_varlen(
     scale = 1 / math.sqrt(q.shape[-1]) if scale is None else float(scale)
     seed = _seed(seed, dropout)
     offsets = [x.to(q.device, torch.int64).contiguous() for x in (cu_seqlens, offsets_k)]
-    lacks = f"heads larger than {_LARGEST_HEAD}" if q.shape[-1] > _LARGEST_HEAD else kernel_lacks(q, bfloat16=True)
+    lacks = f"heads larger than {LARGEST_HEAD}" if q.shape[-1] > LARGEST_HEAD else kernel_lacks(q, bfloat16=True)
     if lacks is not None:
         warn_once("attention_varlen", lacks)
         out, lse = reference.attention_varlen(
@@ -230,7 +230,7 @@ def attention_varlen(
         )
     else:
         out, lse = attention_kernel(
-            q, k, v, None, None, _for_kernel(slopes), seed, offsets[0], offsets[1],
+            q, k, v, None, None, for_kernel(slopes), seed, offsets[0], offsets[1],
             causal, window or 0, scale, soft_cap or 0.0, dropout,
         )  # fmt: skip
     out = out.squeeze(0).transpose(0, 1)
@@ -255,7 +255,8 @@ def _fit(q: Tensor, k: Tensor, v: Tensor) -> bool:
     )
 
 
-def _for_kernel(slopes: Tensor | None) -> Tensor | None:
+def for_kernel(slopes: Tensor | None) -> Tensor | None:
+    """ALiBi's slopes as the kernels read them."""
     return None if slopes is None else slopes.to(torch.float64).contiguous()
 
 
@@ -276,33 +277,39 @@ def _check(
     seed: Tensor | None,
 ) -> None:
     check_tensor("q", q, (None, None, None, None))
-    batch, heads, _, head_size = q.shape
+    batch, _, _, head_size = q.shape
     check_tensor("k", k, (batch, None, None, head_size), like=q)
     kv_heads, keys = k.shape[1], k.shape[2]
     check_tensor("v", v, (batch, kv_heads, keys, head_size), like=q)
+    check_scores(q, kv_heads, window, soft_cap, slopes)
+    if not 0 <= dropout < 1:
+        raise ArgumentError(f"dropout={dropout}: must be at least 0 and less than 1")
+    if seed is not None and (not isinstance(seed, Tensor) or seed.dtype != torch.int64 or seed.shape != (2,)):
+        raise ArgumentError("seed: must be an int64 tensor of shape [2]: the seed and the offset")
+
+
+def check_scores(q: Tensor, kv_heads: int, window: int | None, soft_cap: float | None, slopes: Tensor | None) -> None:
+    """Refuse heads and changes of scores that do not fit `q` [B, H, S, D]."""
+    heads, head_size = q.shape[1], q.shape[3]
     if head_size == 0:
         raise ArgumentError(f"q: shape {list(q.shape)} must have a head size of at least 1")
     if kv_heads == 0 or heads % kv_heads:
         raise ArgumentError(f"q: {heads} heads must be a multiple of the {kv_heads} key heads")
     if window is not None and window < 1:
         raise ArgumentError(f"window={window}: must be at least 1")
-    if not 0 <= dropout < 1:
-        raise ArgumentError(f"dropout={dropout}: must be at least 0 and less than 1")
     if soft_cap is not None and not 0 < soft_cap < math.inf:
         raise ArgumentError(f"soft_cap={soft_cap}: must be more than 0 and finite")
     if slopes is not None:
         check_tensor("slopes", slopes, (heads,))
         if slopes.requires_grad:
             raise ArgumentError("slopes: they are constants, without a gradient; use bias to learn one")
-    if seed is not None and (not isinstance(seed, Tensor) or seed.dtype != torch.int64 or seed.shape != (2,)):
-        raise ArgumentError("seed: must be an int64 tensor of shape [2]: the seed and the offset")
 
 
 def _check_grouped(q: Tensor, k: Tensor, v: Tensor, key_lengths: Tensor | None, bias: Tensor | None) -> None:
     batch, heads, queries, _ = q.shape
     keys = k.shape[2]
     if key_lengths is not None:
-        _check_lengths(key_lengths, batch, keys)
+        check_lengths(key_lengths, batch, keys)
     if bias is not None:
         check_tensor("bias", bias, (None,) * bias.dim(), like=q)
         try:
@@ -312,17 +319,18 @@ def _check_grouped(q: Tensor, k: Tensor, v: Tensor, key_lengths: Tensor | None, 
             raise ArgumentError(f"bias: shape {list(bias.shape)} must broadcast to {wanted}") from None
 
 
-def _check_integers(name: str, x: Tensor, size: int | None) -> None:
+def check_integers(name: str, x: Tensor, shape: tuple[int | None, ...]) -> None:
+    """Refuse `x` unless it is an integer tensor of `shape` (None: any size)."""
     if not isinstance(x, Tensor):
         raise ArgumentError(f"{name}: must be a torch.Tensor, not {type(x).__name__}")
     if x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
         raise ArgumentError(f"{name}: dtype {x.dtype} must be an integer one")
-    if x.dim() != 1 or (size is not None and x.shape[0] != size):
-        raise ArgumentError(f"{name}: shape {list(x.shape)} must be [{'B + 1' if size is None else size}]")
+    check_shape(name, x, shape)
 
 
-def _check_lengths(key_lengths: Tensor, batch: int, keys: int) -> None:
-    _check_integers("key_lengths", key_lengths, batch)
+def check_lengths(key_lengths: Tensor, batch: int, keys: int) -> None:
+    """Refuse `key_lengths` unless they are integers [B], 0 to `keys`."""
+    check_integers("key_lengths", key_lengths, (batch,))
     if torch.compiler.is_compiling() or not batch:
         return  # the kernel checks the values as well
     least, most = (int(value) for value in key_lengths.aminmax())
@@ -331,7 +339,7 @@ def _check_lengths(key_lengths: Tensor, batch: int, keys: int) -> None:
 
 
 def _check_offsets(name: str, offsets: Tensor, total: int) -> None:
-    _check_integers(name, offsets, None)
+    check_integers(name, offsets, (None,))
     if not offsets.shape[0]:
         raise ArgumentError(f"{name}: shape [0] must be [B + 1]")
     if torch.compiler.is_compiling():

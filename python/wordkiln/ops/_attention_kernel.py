@@ -41,9 +41,9 @@ def attention_kernel(
 
     0 stands for no window and no cap; offsets go with a batch of one long row. The log-sum-exp has a gradient.
     """
-    q, k, v = _contiguous_rows(q), _contiguous_rows(k), _contiguous_rows(v)
-    bias = None if bias is None else _contiguous_rows(bias)
-    out, lse = _empty_outputs(q)
+    q, k, v = contiguous_rows(q), contiguous_rows(k), contiguous_rows(v)
+    bias = None if bias is None else contiguous_rows(bias)
+    out, lse = empty_outputs(q)
     _kernels.attention_forward(
         dtype_name(q),
         q.data_ptr(),
@@ -74,7 +74,7 @@ def attention_kernel(
 
 @attention_kernel.register_fake
 def _attention_fake(q: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
-    return _empty_outputs(_contiguous_rows(q))
+    return empty_outputs(contiguous_rows(q))
 
 
 @op(
@@ -103,8 +103,8 @@ def _attention_backward(
     soft_cap: float,
     dropout: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    q, k, v, out, grad_out = (_contiguous_rows(x) for x in (q, k, v, out, grad_out))
-    bias = None if bias is None else _contiguous_rows(bias)
+    q, k, v, out, grad_out = (contiguous_rows(x) for x in (q, k, v, out, grad_out))
+    bias = None if bias is None else contiguous_rows(bias)
     grad_lse = None if grad_lse is None else grad_lse.contiguous()
     grad_q, grad_k, grad_v = (x.new_empty(x.shape) for x in (q, k, v))
     # Sums over rows of the batch are kept in the dtype that kernels compute in.
@@ -177,11 +177,13 @@ def _address(x: Tensor | None) -> int:
     return 0 if x is None else x.data_ptr()
 
 
-def _contiguous_rows(x: Tensor) -> Tensor:
+def contiguous_rows(x: Tensor) -> Tensor:
+    """`x`, or a copy where its last dimension is not contiguous: all that the kernels ask for."""
     return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
 
 
-def _empty_outputs(q: Tensor) -> tuple[Tensor, Tensor]:
+def empty_outputs(q: Tensor) -> tuple[Tensor, Tensor]:
+    """Room for out and lse."""
     # In q's own layout: [B, S, H, D] seen as [B, H, S, D] goes back to [B, S, H * D] without a copy.
     out = torch.empty_like(q)
     batch, heads, queries, head_size = q.shape

@@ -16,15 +16,20 @@ def check_tensor(name: str, x: Tensor, shape: tuple[int | None, ...], like: Tens
     """Refuse `x` unless it is a floating-point tensor of `shape` (None: any size), in dtype and device as `like`."""
     if not isinstance(x, Tensor):
         raise ArgumentError(f"{name}: must be a torch.Tensor, not {type(x).__name__}")
-    if not _fits(x.shape, shape):
-        wanted = ", ".join("any" if size is None else str(size) for size in shape)
-        raise ArgumentError(f"{name}: shape {list(x.shape)} must be [{wanted}]")
+    check_shape(name, x, shape)
     if not x.dtype.is_floating_point:
         raise ArgumentError(f"{name}: dtype {x.dtype} must be a floating-point one")
     if like is not None and x.dtype != like.dtype:
         raise ArgumentError(f"{name}: dtype {x.dtype} must be {like.dtype}, as the other inputs")
     if like is not None and x.device != like.device:
         raise ArgumentError(f"{name}: device {x.device} must be {like.device}, as the other inputs")
+
+
+def check_shape(name: str, x: Tensor, shape: tuple[int | None, ...]) -> None:
+    """Refuse `x` unless it is of `shape` (None: any size)."""
+    if not _fits(x.shape, shape):
+        wanted = ", ".join("any" if size is None else str(size) for size in shape)
+        raise ArgumentError(f"{name}: shape {list(x.shape)} must be [{wanted}]")
 
 
 def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from wordkiln.errors import ArgumentError
+
 
 def attention(
     q: Tensor,
@@ -68,6 +70,37 @@ def attention_varlen(
         outs.append(out)
         lses.append(lse)
     return torch.cat(outs, 2), torch.cat(lses, 2)
+
+
+def attention_paged(
+    q: Tensor,
+    key_pages: Tensor,
+    value_pages: Tensor,
+    page_table: Tensor,
+    key_lengths: Tensor,
+    *,
+    causal: bool = True,
+    window: int | None = None,
+    scale: float | None = None,
+    slopes: Tensor | None = None,
+    soft_cap: float | None = None,
+) -> tuple[Tensor, Tensor]:
+    """`attention` over the gathered cache, and its log-sum-exp; arguments as `wordkiln.ops.attention_paged`."""
+    keys = page_table.shape[1] * key_pages.shape[1]
+    held = torch.arange(keys, device=q.device) < key_lengths[:, None]
+    needed = held[:, :: key_pages.shape[1]]
+    outside = page_table[needed & ((page_table < 0) | (page_table >= key_pages.shape[0]))]
+    if outside.numel():
+        raise ArgumentError(f"page_table: {outside[0]} must be 0 to {key_pages.shape[0] - 1}")
+    # What lies behind a row's keys may be anything, NaN too.
+    k, v = (
+        x.index_select(0, page_table.where(needed, 0).flatten()).view(len(q), keys, *x.shape[2:])
+        .where(held[:, :, None, None], 0.0).transpose(1, 2)
+        if x.numel() else x.new_zeros(len(q), x.shape[2], keys, x.shape[3])
+        for x in (key_pages, value_pages)
+    )  # fmt: skip
+    scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
+    return _attend(q, k, v, causal, window, key_lengths, None, scale, None, slopes, soft_cap)
 
 
 def dropout_factors(seed: Tensor, dropout: float, batch: int, heads: int, queries: int, keys: int) -> Tensor:
@@ -223,6 +256,11 @@ def linear_cross_entropy(
     if z_loss:
         losses = losses + z_loss * (logits.logsumexp(1) ** 2).where(counts, 0.0)
     return losses.sum() / counts.sum() if reduction == "mean" else losses.sum()
+
+
+def gelu(x: Tensor, bias: Tensor | None = None, *, approximate: str = "none") -> Tensor:
+    """GELU (Hendrycks and Gimpel 2016) of `x + bias`; arguments as `wordkiln.ops.gelu`."""
+    return F.gelu(x if bias is None else x + bias, approximate=approximate)
 
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:

@@ -1,0 +1,188 @@
+"""`ops.attention_paged`: a few queries over a key and value cache that lies in pages."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, overload
+
+import torch
+from torch import Tensor
+
+from wordkiln import _kernels
+from wordkiln.errors import ArgumentError
+from wordkiln.ops import reference
+from wordkiln.ops._attention import LARGEST_HEAD, check_integers, check_lengths, check_scores, for_kernel
+from wordkiln.ops._attention_kernel import contiguous_rows, empty_outputs
+from wordkiln.ops._checks import check_tensor, dtype_name, kernel_lacks, warn_once
+from wordkiln.ops._op import op
+
+
+@overload
+def attention_paged(
+    q: Tensor,
+    key_pages: Tensor,
+    value_pages: Tensor,
+    page_table: Tensor,
+    key_lengths: Tensor,
+    *,
+    causal: bool = ...,
+    window: int | None = ...,
+    scale: float | None = ...,
+    slopes: Tensor | None = ...,
+    soft_cap: float | None = ...,
+    return_lse: Literal[False] = ...,
+) -> Tensor: ...
+@overload
+def attention_paged(
+    q: Tensor,
+    key_pages: Tensor,
+    value_pages: Tensor,
+    page_table: Tensor,
+    key_lengths: Tensor,
+    *,
+    causal: bool = ...,
+    window: int | None = ...,
+    scale: float | None = ...,
+    slopes: Tensor | None = ...,
+    soft_cap: float | None = ...,
+    return_lse: Literal[True],
+) -> tuple[Tensor, Tensor]: ...
+def attention_paged(
+    q: Tensor,
+    key_pages: Tensor,
+    value_pages: Tensor,
+    page_table: Tensor,
+    key_lengths: Tensor,
+    *,
+    causal: bool = True,
+    window: int | None = None,
+    scale: float | None = None,
+    slopes: Tensor | None = None,
+    soft_cap: float | None = None,
+    return_lse: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """`attention` over a cache in pages (Kwon et al. 2023, PagedAttention), for decoding: there is no gradient.
+
+    Key j of row b lies in page page_table[b, j // page_size], at j % page_size. The pages have the layout that vLLM
+    and flash-attn's `flash_attn_with_kvcache` use; `page_table` is their block table, `key_lengths` their cache_seqlens
+    with the new keys already in. Keys and values are read once where they lie; a pool kept as
+    [pages, Hkv, page_size, D] and passed as its `transpose(1, 2)` is read faster (docs/attention.md). The kernel takes
+    what that of `attention` takes; other dtypes, devices and sizes run on
+    `ops.reference.attention_paged`, with one warning.
+
+    Args:
+        q: [B, H, S, D], the last S positions of each row.
+        key_pages: [pages, page_size, Hkv, D], H a multiple of Hkv.
+        value_pages: the same shape.
+        page_table: integers [B, pages a row]. Only the entries that a row's length needs are read; the others may be
+            anything. Rows may share pages.
+        key_lengths: integers [B], 0 to pages a row * page_size: how many keys each row has.
+        causal: as in `attention`, like all that follow. Default True.
+        window: see there.
+        scale: see there.
+        slopes: see there.
+        soft_cap: see there.
+        return_lse: see there.
+
+    Returns:
+        out [B, H, S, D]; with `return_lse` the pair of out and lse [B, H, S]. Both as in `attention`.
+
+    Raises:
+        ArgumentError: shapes, dtypes, devices or ranges do not fit; an entry of the table that is needed is no page;
+            a gradient is wanted.
+    """
+    _check(q, key_pages, value_pages, page_table, key_lengths)
+    check_scores(q, key_pages.shape[2], window, soft_cap, slopes)
+    scale = 1 / math.sqrt(q.shape[-1]) if scale is None else float(scale)
+    page_table, key_lengths = (x.to(q.device, torch.int64).contiguous() for x in (page_table, key_lengths))
+    lacks = f"heads larger than {LARGEST_HEAD}" if q.shape[-1] > LARGEST_HEAD else kernel_lacks(q, bfloat16=True)
+    if lacks is not None:
+        warn_once("attention_paged", lacks)
+        both = reference.attention_paged(
+            q, key_pages, value_pages, page_table, key_lengths,
+            causal=causal, window=window, scale=scale, slopes=slopes, soft_cap=soft_cap,
+        )  # fmt: skip
+        return both if return_lse else both[0]
+    out, lse = _attention_paged(
+        q, key_pages, value_pages, page_table, key_lengths, for_kernel(slopes),
+        causal, window or 0, scale, soft_cap or 0.0,
+    )  # fmt: skip
+    return (out, lse) if return_lse else out
+
+
+@op(
+    "wordkiln::attention_paged",
+    schema="(Tensor q, Tensor key_pages, Tensor value_pages, Tensor page_table, Tensor key_lengths, Tensor? slopes,"
+    " bool causal, int window, float scale, float soft_cap) -> (Tensor, Tensor)",
+)
+def _attention_paged(
+    q: Tensor,
+    key_pages: Tensor,
+    value_pages: Tensor,
+    page_table: Tensor,
+    key_lengths: Tensor,
+    slopes: Tensor | None,
+    causal: bool,
+    window: int,
+    scale: float,
+    soft_cap: float,
+) -> tuple[Tensor, Tensor]:
+    q, key_pages, value_pages = (contiguous_rows(x) for x in (q, key_pages, value_pages))
+    out, lse = empty_outputs(q)
+    batch, heads, queries, head_size = q.shape
+    page_count, page_size, kv_heads, _ = key_pages.shape
+    keys = int(key_lengths.max()) if batch else 0
+    _kernels.attention_forward(
+        dtype_name(q),
+        q.data_ptr(),
+        key_pages.data_ptr(),
+        value_pages.data_ptr(),
+        out.data_ptr(),
+        lse.data_ptr(),
+        key_lengths.data_ptr(),
+        (batch, heads, kv_heads, queries, keys, head_size),
+        _strides(q),
+        _page_strides(key_pages),
+        _page_strides(value_pages),
+        _strides(out),
+        causal,
+        scale,
+        window,
+        soft_cap,
+        slopes=0 if slopes is None else slopes.data_ptr(),
+        page_table=page_table.data_ptr(),
+        pages=page_table.shape[1],
+        page_size=page_size,
+        page_count=page_count,
+    )
+    return out, lse
+
+
+@_attention_paged.register_fake
+def _attention_paged_fake(q: Tensor, *_: object) -> tuple[Tensor, Tensor]:
+    return empty_outputs(contiguous_rows(q))
+
+
+def _strides(x: Tensor) -> tuple[int, int, int]:
+    batch, head, row, _ = x.stride()
+    return (batch, head, row)
+
+
+def _page_strides(pages: Tensor) -> tuple[int, int, int]:
+    page, key, head, _ = pages.stride()
+    return (page, head, key)
+
+
+def _check(q: Tensor, key_pages: Tensor, value_pages: Tensor, page_table: Tensor, key_lengths: Tensor) -> None:
+    check_tensor("q", q, (None, None, None, None))
+    check_tensor("key_pages", key_pages, (None, None, None, q.shape[3]), like=q)
+    check_tensor("value_pages", value_pages, tuple(key_pages.shape), like=q)
+    page_size = key_pages.shape[1]
+    if page_size == 0:
+        raise ArgumentError(f"key_pages: shape {list(key_pages.shape)} must have a page size of at least 1")
+    check_integers("page_table", page_table, (q.shape[0], None))
+    check_lengths(key_lengths, q.shape[0], page_table.shape[1] * page_size)
+    named = (("q", q), ("key_pages", key_pages), ("value_pages", value_pages))
+    for name, x in named if torch.is_grad_enabled() else ():
+        if x.requires_grad:
+            raise ArgumentError(f"{name}: requires a gradient, which there is none of over pages; use torch.no_grad()")
