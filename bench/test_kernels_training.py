@@ -4,6 +4,11 @@ Both have the same weights and read the same batches, and the first losses must 
 nn.GRU / nn.LSTM / scaled_dot_product_attention, F.linear, F.cross_entropy; it gets the fused AdamW, as ours does.
 """
 
+import subprocess
+import sys
+from pathlib import Path
+
+import memory
 import pairs
 import pytest
 import torch
@@ -164,4 +169,36 @@ def test_training_step(kind, precision, autocast, goal):
         unit="tokens",
         goal=goal or GOALS[kind],
         rounds=5,
+    )
+
+
+def print_growth(kind, which):
+    """Megabytes that three float32 steps take at their peak, above both models; printed for `test_peak_memory`."""
+    ours, theirs, _ = build(kind, "float32", False)
+    step = {"ours": ours, "theirs": theirs}[which]
+    held = memory.resident()
+    memory.forget_peak()
+    for _ in range(3):
+        step()
+    print(memory.resident("VmHWM") - held)
+
+
+@pytest.mark.parametrize("kind", list(MODELS))
+def test_peak_memory(kind):
+    growth = {}
+    for which in ("ours", "theirs"):
+        program = f"import test_kernels_training; test_kernels_training.print_growth({kind!r}, {which!r})"
+        done = subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parent, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        growth[which] = float(done.stdout)
+    ratio = growth["theirs"] / growth["ours"]
+    pairs.ROWS.append(
+        pairs.Row(
+            work=f"{kind} LM step, float32: memory at its peak",
+            peer=PEER,
+            ours=f"{growth['ours']:.0f} MB",
+            theirs=f"{growth['theirs']:.0f} MB",
+            ratio=ratio,
+            verdict=pairs.judge(ratio, 1.0),
+        )
     )

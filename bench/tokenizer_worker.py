@@ -19,6 +19,7 @@ from typing import Any
 
 import corpus
 import hostile_texts
+import memory
 import numpy as np
 import peers_tokenizer as peers
 import peers_trainers
@@ -180,13 +181,13 @@ def train(
     path = corpus.file(name, megabytes) if from_file else None
     texts = None if from_file else corpus.documents(name, megabytes)
     gc.collect()
-    held = _resident("VmRSS")
-    _forget_peak()
+    held = memory.resident()
+    memory.forget_peak()
     start = time.perf_counter()
     source = None if texts is None else iter(texts)
     learned = peers_trainers.train(library, source, path, vocab_size, pattern, threads)
     seconds = time.perf_counter() - start
-    growth = _resident("VmHWM") - held
+    growth = memory.resident("VmHWM") - held
     tokens = learned()
     return {"seconds": seconds, "growth": growth, "tokens": tokens and [token.hex() for token in tokens]}
 
@@ -230,17 +231,7 @@ def _unique_words(megabytes: int) -> Iterator[list[str]]:
 def _kept() -> float:
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
-    return _resident("VmRSS")
-
-
-def _resident(field: str) -> float:
-    with open("/proc/self/status") as status:
-        return next(int(line.split()[1]) for line in status if line.startswith(field)) * 1024 / 1e6
-
-
-def _forget_peak() -> None:
-    with open("/proc/self/clear_refs", "w") as file:
-        file.write("5")
+    return memory.resident()
 
 
 _WORK: dict[str, Callable[..., Any]] = {"race": race, "train": train, "hostile": hostile, "growth": growth}
