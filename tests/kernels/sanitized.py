@@ -17,4 +17,5 @@ if __name__ == "__main__":
     spec.loader.exec_module(kernels)
     sys.modules["wordkiln._kernels"] = wordkiln._kernels = kernels
     # Capturing file descriptors would swallow the sanitizers' reports.
-    sys.exit(pytest.main(["-q", "-x", "--capture=sys", "-p", "no:cacheprovider", "--timeout=0", "-k", SKIPPED, *TESTS]))
+    options = ["-q", "-x", "--capture=sys", "-p", "no:cacheprovider", "--timeout=0", "-m", "not slow", "-k", SKIPPED]
+    sys.exit(pytest.main([*options, *TESTS]))

@@ -64,7 +64,8 @@ class BackwardPass {
     for (int64_t k = 0; k < kGates * hidden_; ++k, from += hidden_, to += kPanel<T>) {
       for (int j = 0; j < kPanelVectors; ++j) {
         const int64_t left = hidden_ - unit - j * kLanes<T>;
-        store(to + j * kLanes<T>, load(from + j * kLanes<T>, left < kLanes<T> ? static_cast<int>(left) : kLanes<T>));
+        const int lanes = left <= 0 ? 0 : left < kLanes<T> ? static_cast<int>(left) : kLanes<T>;
+        store(to + j * kLanes<T>, load(from + j * kLanes<T>, lanes));
       }
     }
   }
