@@ -188,7 +188,8 @@ def test_peak_memory(kind):
     growth = {}
     for which in ("ours", "theirs"):
         program = f"import test_kernels_training; test_kernels_training.print_growth({kind!r}, {which!r})"
-        done = subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parent, capture_output=True, text=True)
+        command = [sys.executable, "-c", program]
+        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         growth[which] = float(done.stdout)
     ratio = growth["theirs"] / growth["ours"]
