@@ -171,6 +171,8 @@ class CausalLM(nn.Module):
             raise ArgumentError(f"ids: shape {list(ids.shape)} must be [B, T] with B and T at least 1")
         if state is not None and batch_size(state) != ids.shape[0]:
             raise ArgumentError(f"state: has {batch_size(state)} rows, but ids has {ids.shape[0]}")
+        if torch.compiler.is_compiling():
+            return  # a look at the values would break the graph; the lookup itself refuses an id that is none
         # On other devices this look would wait for everything queued before it.
         if ids.device.type == "cpu" and not 0 <= int(ids.min()) <= int(ids.max()) < self.vocab_size:
             raise ArgumentError(f"ids: from {int(ids.min())} to {int(ids.max())}: must be 0 to {self.vocab_size - 1}")

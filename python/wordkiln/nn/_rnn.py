@@ -1,7 +1,7 @@
 """torch's recurrent modules with Wordkiln's ops inside: same arguments, same state dict, same results.
 
-They derive from torch's own classes, which keep the parameters, their names and their initialisation; only the
-forward pass is replaced.
+They derive from torch.nn.RNNBase, which keeps the parameters, their names and their initialisation; only the forward
+pass is ours. (Not from torch.nn.LSTM and its like: torch.compile breaks its graph at every instance of those.)
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _State = tuple[Tensor, ...] | None  # None: zeros
 _Layer = Callable[[Tensor, _Weights, _State], tuple[Tensor, tuple[Tensor, ...]]]
 
 
-class LSTM(torch.nn.LSTM):
+class LSTM(torch.nn.RNNBase):
     """`torch.nn.LSTM` on `ops.lstm`.
 
     Args:
@@ -36,13 +36,10 @@ class LSTM(torch.nn.LSTM):
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        if self.proj_size:
-            raise ArgumentError(f"proj_size={self.proj_size}: must be 0; projections are not supported")
+        super().__init__("LSTM", *args, **kwargs)
+        _check_projection(self)
 
-    def forward(  # type: ignore[override]  # PackedSequence is refused
-        self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    def forward(self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Run every layer over the whole sequence.
 
         Args:
@@ -61,23 +58,50 @@ class LSTM(torch.nn.LSTM):
         return output, (h, c)
 
 
-class GRU(torch.nn.GRU):
-    """`torch.nn.GRU` on `ops.gru`; arguments as torch.nn.GRU: those of `LSTM` without proj_size."""
+class GRU(torch.nn.RNNBase):
+    """`torch.nn.GRU` on `ops.gru`; arguments as torch.nn.GRU: those of `LSTM`."""
 
-    def forward(  # type: ignore[override]  # PackedSequence is refused
-        self, input: Tensor, hx: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__("GRU", *args, **kwargs)
+        _check_projection(self)
+
+    def forward(self, input: Tensor, hx: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Run every layer over the whole sequence; shapes and errors as `LSTM.forward`, with h alone as the state."""
         output, (h,) = _run(self, _gru_layer, input, None if hx is None else (hx,))
         return output, h
 
 
-class RNN(torch.nn.RNN):
-    """`torch.nn.RNN` on `ops.rnn`; arguments as torch.nn.RNN: those of `GRU` and nonlinearity="tanh"."""
+class RNN(torch.nn.RNNBase):
+    """`torch.nn.RNN` on `ops.rnn`.
 
-    def forward(  # type: ignore[override]  # PackedSequence is refused
-        self, input: Tensor, hx: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    Args:
+        input_size: as torch.nn.RNN, like all that follow.
+        hidden_size: see there.
+        num_layers: see there.
+        nonlinearity: "tanh" or "relu".
+        *args: see `LSTM`, from bias on.
+        **kwargs: the same by name.
+
+    Raises:
+        ArgumentError: nonlinearity is another word, or proj_size is not 0.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        nonlinearity: str = "tanh",
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        if nonlinearity not in ("tanh", "relu"):
+            raise ArgumentError(f"nonlinearity={nonlinearity!r}: must be 'tanh' or 'relu'")
+        super().__init__(f"RNN_{nonlinearity.upper()}", input_size, hidden_size, num_layers, *args, **kwargs)
+        _check_projection(self)
+        self.nonlinearity = nonlinearity
+
+    def forward(self, input: Tensor, hx: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Run every layer over the whole sequence; shapes and errors as `LSTM.forward`, with h alone as the state."""
 
         def layer(x: Tensor, weights: _Weights, state: _State) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -86,6 +110,11 @@ class RNN(torch.nn.RNN):
 
         output, (h,) = _run(self, layer, input, None if hx is None else (hx,))
         return output, h
+
+
+def _check_projection(module: torch.nn.RNNBase) -> None:
+    if module.proj_size:
+        raise ArgumentError(f"proj_size={module.proj_size}: must be 0; projections are not supported")
 
 
 def _lstm_layer(x: Tensor, weights: _Weights, state: _State) -> tuple[Tensor, tuple[Tensor, ...]]:
