@@ -5,6 +5,7 @@ must come out as they do from a call of their own. Each test says how much memor
 """
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,8 +19,13 @@ pytestmark = [pytest.mark.slow, pytest.mark.abuse]
 
 
 def available_gigabytes():
+    """Of the machine, or of the container that this runs in."""
     with open("/proc/meminfo", encoding="ascii") as file:
-        return next(int(line.split()[1]) for line in file if line.startswith("MemAvailable")) / 2**20
+        free = next(int(line.split()[1]) for line in file if line.startswith("MemAvailable")) * 1024
+    limit, used = (Path("/sys/fs/cgroup") / f"memory.{name}" for name in ("max", "current"))
+    if limit.exists() and limit.read_text().strip() != "max":
+        free = min(free, int(limit.read_text()) - int(used.read_text()))
+    return free / 2**30
 
 
 def needs(gigabytes):
