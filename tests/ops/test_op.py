@@ -1,5 +1,7 @@
 """Ops are called straight where nobody looks, and through torch's dispatcher where somebody does."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -48,7 +50,7 @@ def test_a_dispatch_mode_sees_the_op(name, x):
 @pytest.mark.parametrize("name", CALLS)
 def test_both_ways_give_the_same_gradients(name, x):
     gradients = []
-    for mode in (torch.autograd.profiler.record_function("straight"), Names()):
+    for mode in (nullcontext(), Names()):
         own = x.clone().requires_grad_()
         with mode:
             CALLS[name](own).square().sum().backward()
@@ -64,14 +66,10 @@ def test_a_subclass_goes_through_the_dispatcher(name, x):
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_function_transforms_are_right_or_refused(name, x):
-    try:
-        gradient = torch.func.grad(lambda x: CALLS[name](x).square().sum())(x)
-    except RuntimeError:
-        return
-    own = x.clone().requires_grad_()
-    CALLS[name](own).square().sum().backward()
-    assert torch.equal(gradient, own.grad)
+def test_function_transforms_are_refused(name, x):
+    """By torch, which takes no custom op's gradient there; a straight call would give a wrong one."""
+    with pytest.raises(RuntimeError, match="functorch"):
+        torch.func.grad(lambda x: CALLS[name](x).square().sum())(x)
 
 
 @pytest.mark.parametrize("name", CALLS)

@@ -34,7 +34,7 @@ struct DecodeScratch {
 };
 
 // Scores of `count` <= kKeys keys against kRows queries, a lane each: row after row. A key is read from its first
-// element to its last, four at a time, as prefetchers follow it; a key for each lane at once took up to twice as long.
+// element to its last, four at a time, as prefetchers follow it: a key for each lane at once took an eighth longer.
 template <typename E, int kRows, typename C = Computed<E>>
 WORDKILN_INLINE Vec<C> dot_keys(Matrix<const E> keys, int64_t count, const C* q, int64_t q_row, int64_t head_size) {
   constexpr int kKeys = kLanes<C> / kRows, kAtOnce = kKeys < 4 ? kKeys : 4;

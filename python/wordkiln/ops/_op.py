@@ -1,5 +1,6 @@
 """How ops are registered, and how they are called: through torch's dispatcher where somebody may be looking, else
-straight. The Python layers of a custom op's dispatch take 20 us without a gradient and 70 with one, the call itself 2.
+straight. The Python layers of a custom op's dispatch take 5 to 20 us of a call without a gradient and 8 to 75 of one
+with it, the more the more arguments the op has.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ class Op:
             return output
 
         members = {"forward": staticmethod(forward), "backward": staticmethod(differentiate)}
-        self._apply = type(self._forward.__name__, (torch.autograd.Function,), members).apply  # type: ignore[attr-defined]
+        function: Any = type(self._forward.__name__, (torch.autograd.Function,), members)
+        self._apply = function.apply
 
     def __call__(self, *inputs: Any) -> Any:
         if _is_watched():
