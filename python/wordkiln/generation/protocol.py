@@ -38,5 +38,13 @@ class StepModel(Protocol[State]):
         ...
 
     def select(self, state: State, rows: Sequence[int], /) -> State:
-        """The state of these rows alone, in this order; a row may be named twice."""
+        """The state of these rows alone, in this order; a row may be named twice. `state` itself may go on as well."""
+        ...
+
+    def join(self, states: Sequence[State], /) -> State:
+        """One state of the rows of all, in this order. The states given may not be used any more."""
+        ...
+
+    def score(self, rows: Sequence[Sequence[int]], /) -> list[NDArray[np.float32]]:
+        """For each row of n >= 1 ids the natural log-probabilities [n - 1] of ids 1 to n - 1, each after those before."""
         ...
