@@ -45,5 +45,6 @@ void elementwise_float32(ElementwiseFunction function, const void* x, void* out,
 void elementwise_float64(ElementwiseFunction function, const void* x, void* out, int64_t count);
 void elementwise_bfloat16(ElementwiseFunction function, const void* x, void* out, int64_t count);
 extern const StepKernels step_kernels;
+extern const DecoderKernels decoder_kernels;
 
 }  // namespace wordkiln::cpu::WORDKILN_ISA

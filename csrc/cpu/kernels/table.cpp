@@ -60,6 +60,7 @@ const KernelTable table = {
     .linear_pack = linear_pack,
     .linear_run = linear_run,
     .step = &step_kernels,
+    .decoder = &decoder_kernels,
 };
 
 }  // namespace wordkiln::cpu::WORDKILN_ISA
