@@ -129,7 +129,7 @@ void check_rows(const Decoder& self, const DecoderRun& run) {
 }
 
 void run(const Decoder& self, uintptr_t ids, uintptr_t offsets, uintptr_t starts, int64_t rows, uintptr_t pages,
-         int64_t pages_per_row, uintptr_t wanted, int64_t count, uintptr_t logits, uintptr_t targets,
+         int64_t pages_per_row, bool prompt, uintptr_t wanted, int64_t count, uintptr_t logits, uintptr_t targets,
          uintptr_t log_probabilities) {
   count_elements("rows", {rows, pages_per_row});
   const auto integers = [](const char* name, uintptr_t address, int64_t elements) {
@@ -142,6 +142,7 @@ void run(const Decoder& self, uintptr_t ids, uintptr_t offsets, uintptr_t starts
       .rows = rows,
       .pages = static_cast<void* const*>(to_pointer("pages", pages, rows * pages_per_row)),
       .pages_per_row = pages_per_row,
+      .prompt = prompt,
       .wanted = integers("wanted", wanted, count),
       .count = count,
       .logits = static_cast<float*>(to_pointer("logits", logits, 0)),
@@ -175,7 +176,7 @@ void register_decoder(py::module_& m) {
       .def("add_layer", &add_layer, py::arg("weights"), py::arg("window"))
       .def("set_ends", &set_ends, py::arg("weights"), py::arg("max_positions"))
       .def("run", &run, py::arg("ids"), py::arg("offsets"), py::arg("starts"), py::arg("rows"), py::arg("pages"),
-           py::arg("pages_per_row"), py::arg("wanted"), py::arg("count"), py::arg("logits"), py::arg("targets") = 0,
+           py::arg("pages_per_row"), py::arg("prompt"), py::arg("wanted"), py::arg("count"), py::arg("logits"), py::arg("targets") = 0,
            py::arg("log_probabilities") = 0)
       .def_property_readonly("page_bytes", &Decoder::page_bytes)
       .def_property_readonly("nbytes", &Decoder::bytes);

@@ -4,7 +4,7 @@
 // costs less than meeting once more.
 #include "cpu/kernels/decoder_attention.h"
 #include "cpu/kernels/kernels.h"
-#include "cpu/kernels/packed_linear.h"
+#include "cpu/kernels/packed_linear_amx.h"
 #include "cpu/workspace.h"
 
 namespace wordkiln::cpu::WORDKILN_ISA {
@@ -89,7 +89,11 @@ class Parts {
   int64_t used_ = 0;
 };
 
-template <typename E>
+// Rows from which codes go to the tile unit: with fewer most of a tile is empty.
+constexpr int64_t kTiledRows = 8;
+
+// E: what the cache stores. kAmx: whether there is a tile unit.
+template <typename E, bool kAmx>
 class DecoderPass {
  public:
   DecoderPass(const DecoderView& view, const DecoderRun& run, int threads)
@@ -107,7 +111,7 @@ class DecoderPass {
 
   // Gives out the memory: `bytes` of it.
   void lay_out(char* memory, int threads) {
-    const int64_t rows = tokens_ > run_.count ? tokens_ : run_.count, hidden = shape_.hidden;
+    const int64_t rows = most_rows(), hidden = shape_.hidden;
     const int64_t widest = largest_of(hidden, q_size_, shape_.intermediate);
     const int64_t half = view_.frequencies == nullptr ? 0 : shape_.head_size / 2;
     Parts parts(memory);
@@ -119,7 +123,8 @@ class DecoderPass {
     attended_ = parts.template take<float>(tokens_ * q_size_);
     mlp_ = parts.template take<float>(tokens_ * shape_.intermediate);
     normed_ = parts.template take<float>(rows * hidden);
-    codes_ = parts.template take<char>(coded() ? code_bytes(rows, widest) : 0);
+    codes_ = parts.template take<char>(coded() ? code_bytes(tiled_rows(rows), widest) : 0);
+    halves_ = parts.template take<uint16_t>(tiled(rows) && !coded() ? tiled_rows(rows) * rounded_inputs(widest) : 0);
     target_logits_ = parts.template take<float>(run_.count);
     highest_ = parts.template take<float>(run_.count * threads);
     totals_ = parts.template take<double>(run_.count * threads);
@@ -140,7 +145,7 @@ class DecoderPass {
     Parts own(memory_);
     own.template take<char>(shared_ + thread * private_);
     const int64_t widest = largest_of(shape_.hidden, q_size_, shape_.intermediate);
-    const int64_t rows = tokens_ > run_.count ? tokens_ : run_.count;
+    const int64_t rows = most_rows();
     Team team = {thread, threads, nullptr, nullptr, nullptr, nullptr};
     team.normed = own.template take<float>(kPrivateRows * shape_.hidden);
     team.codes = own.template take<char>(coded() ? code_bytes(kPrivateRows, widest) : 0);
@@ -169,9 +174,16 @@ class DecoderPass {
 
   static int64_t largest_of(int64_t a, int64_t b, int64_t c) { return a > b ? (a > c ? a : c) : (b > c ? b : c); }
 
+  int64_t most_rows() const { return tokens_ > run_.count ? tokens_ : run_.count; }
+
   bool coded() const { return view_.storage == LinearStorage::kInt8; }
 
-  PackedWeights weights_of(const DecoderMatrix& m) const { return {view_.storage, m.packed, m.outputs, m.inputs}; }
+  // Whether a product of so many rows is the tile unit's. For bfloat16 the number does not decide: a row's result must not
+  // depend on the others.
+  bool tiled(int64_t rows) const {
+    if (!kAmx || view_.storage == LinearStorage::kFloat32) return false;
+    return coded() ? rows >= kTiledRows : run_.prompt;
+  }
 
   // Embeddings, and the angles of rotary positions, as Hugging Face has them: float32 products.
   void begin(const Team& team) {
@@ -196,22 +208,32 @@ class DecoderPass {
   // Rows for a product: normed where there is a norm, in codes where the weights are. row(i): the input of row i.
   template <typename Row>
   LinearRows prepare(const Team& team, int64_t count, int64_t inputs, const DecoderVector* norm, Row row) {
-    if (norm == nullptr && !coded()) return {row(0), inputs, nullptr, nullptr, nullptr};
-    const bool alone = count <= kPrivateRows;
+    const bool rounded = tiled(count) && !coded();
+    if (norm == nullptr && !coded() && !rounded) return {row(0), inputs, nullptr, nullptr, nullptr};
+    const bool alone = count <= kPrivateRows && !rounded;
     float* normed = alone ? team.normed : normed_;
     const CodeBuffers codes = code_buffers(alone ? team.codes : codes_, coded() ? count : 0, inputs);
     const Range mine = alone ? Range{0, count} : split(count, team.thread, team.threads);
     for (int64_t i = mine.begin; i < mine.end; ++i) {
       const float* x = row(i);
       if (norm != nullptr) {
-        float* to = coded() ? team.normed : normed + i * inputs;
+        float* to = coded() || rounded ? team.normed : normed + i * inputs;
         normalise(shape_, *norm, x, inputs, to);
         x = to;
       }
       if (coded()) encode_row(x, inputs, codes, i);
+      if (rounded) round_row(x, inputs, halves_ + i * rounded_inputs(inputs));
     }
     if (!alone) barrier_.wait(team.threads);
-    return {normed, inputs, codes.codes, codes.scales, codes.offsets};
+    return {normed, inputs, codes.codes, codes.scales, codes.offsets, halves_};
+  }
+
+  // out[count, columns] (+)= rows times a part of a panel.
+  void multiply(const DecoderMatrix& m, const LinearRows& rows, int64_t count, int64_t panel, Range vectors, float* out,
+                int64_t out_row, int64_t columns, bool accumulate) const {
+    const PackedWeights w = {view_.storage, m.packed, m.outputs, m.inputs};
+    const auto run = tiled(count) ? multiply_panel_part_amx : multiply_panel_part;
+    run(w, rows, count, panel, vectors, out, out_row, columns, accumulate);
   }
 
   // body(first output, columns, panel, vectors): this thread's part of a product.
@@ -226,7 +248,7 @@ class DecoderPass {
   // out[N, outputs] (+)= rows times m, and its bias.
   void product(const Team& team, const DecoderMatrix& m, const LinearRows& rows, float* out, bool accumulate) const {
     for_my_panels(team, m, [&](int64_t first, int64_t columns, int64_t panel, Range vectors) {
-      multiply_panel_part(weights_of(m), rows, tokens_, panel, vectors, out + first, m.outputs, columns, accumulate);
+      multiply(m, rows, tokens_, panel, vectors, out + first, m.outputs, columns, accumulate);
       for (int64_t i = 0; m.bias && i < tokens_; ++i) {
         float* to = out + i * m.outputs + first;
         for_vectors<float>(0, columns, [&](int64_t j, int n) {
@@ -299,7 +321,7 @@ class DecoderPass {
     const Range pairs = split(vectors_of(shape_.intermediate), team.thread, team.threads);
     for_panels({2 * pairs.begin, 2 * pairs.end}, [&](int64_t panel, Range vectors, int64_t first) {
       const int64_t columns = (vectors.end - vectors.begin) * kLanes<float>;
-      multiply_panel_part(weights_of(up), rows, tokens_, panel, vectors, team.panel, kPanelWidth, columns, false);
+      multiply(up, rows, tokens_, panel, vectors, team.panel, kPanelWidth, columns, false);
       for (int64_t i = 0; i < tokens_; ++i) {
         const float* from = team.panel + i * kPanelWidth;
         for (int64_t j = 0; j < columns; j += 2 * kLanes<float>) {
@@ -318,7 +340,7 @@ class DecoderPass {
     const LinearRows rows = prepare(team, run_.count, shape_.hidden, &view_.norm, x);
     if (run_.logits == nullptr) return score(team, rows);
     for_my_panels(team, view_.head, [&](int64_t first, int64_t columns, int64_t panel, Range vectors) {
-      multiply_panel_part(weights_of(view_.head), rows, run_.count, panel, vectors, run_.logits + first, shape_.vocab,
+      multiply(view_.head, rows, run_.count, panel, vectors, run_.logits + first, shape_.vocab,
                           columns, false);
     });
   }
@@ -332,7 +354,7 @@ class DecoderPass {
       totals[i] = 0;
     }
     for_my_panels(team, view_.head, [&](int64_t first, int64_t columns, int64_t panel, Range vectors) {
-      multiply_panel_part(weights_of(view_.head), rows, run_.count, panel, vectors, team.panel, kPanelWidth, columns,
+      multiply(view_.head, rows, run_.count, panel, vectors, team.panel, kPanelWidth, columns,
                           false);
       for (int64_t i = 0; i < run_.count; ++i) {
         const float* logits = team.panel + i * kPanelWidth;
@@ -387,10 +409,11 @@ class DecoderPass {
   int64_t* row_of_;
   float *cos_, *sin_, *x_, *qkv_, *attended_, *mlp_, *normed_, *target_logits_, *highest_;
   char* codes_;
+  uint16_t* halves_;
   double* totals_;
 };
 
-template <typename E>
+template <typename E, bool kAmx>
 void run_pass(const DecoderView& view, const DecoderRun& run) {
   const double tokens = static_cast<double>(run.offsets[run.rows]);
   double weights = static_cast<double>(run.count) * static_cast<double>(view.head.outputs * view.head.inputs);
@@ -401,19 +424,24 @@ void run_pass(const DecoderView& view, const DecoderRun& run) {
     }
   }
   const int threads = threads_for(weights / static_cast<double>(view.count + 1));
-  DecoderPass<E> pass(view, run, threads);
+  DecoderPass<E, kAmx> pass(view, run, threads);
   const Workspace workspace(static_cast<size_t>(pass.bytes()));
   pass.lay_out(static_cast<char*>(workspace.data()), threads);
   parallel_threads(threads, [&](int thread, int team) { pass.run(thread, team); });
 }
 
+template <bool kAmx>
 void run(const DecoderView& view, const DecoderRun& arguments) {
   if (arguments.offsets[arguments.rows] == 0) return;
-  view.storage == LinearStorage::kFloat32 ? run_pass<float>(view, arguments) : run_pass<Bfloat16>(view, arguments);
+  if (view.storage == LinearStorage::kFloat32) return run_pass<float, false>(view, arguments);
+  run_pass<Bfloat16, kAmx>(view, arguments);
 }
 
 }  // namespace
 
-const DecoderKernels decoder_kernels = {kLanes<float>, kPanelWidth, packed_bytes, pack, page_bytes, run};
+const DecoderKernels decoder_kernels = {kLanes<float>, kPanelWidth, packed_bytes, pack, page_bytes, run<false>};
+#if defined(__AMX_TILE__)
+const DecoderKernels decoder_kernels_amx = {kLanes<float>, kPanelWidth, packed_bytes, pack, page_bytes, run<true>};
+#endif
 
 }  // namespace wordkiln::cpu::WORDKILN_ISA

@@ -1,7 +1,7 @@
 // Products of a few or many rows with packed weights, for inference.
 //
 // Weights lie in panels of kPanelWidth outputs. A panel is [inputs][width] in float32; in bfloat16 a word of 32 bits
-// holds two inputs of an output, [inputs / 2][width], so that a shift and a mask widen them; in int8 a group of inputs is
+// holds two inputs of an output, [inputs / 2][width] filled up to kBfloat16Inputs, so that a shift and a mask widen them; in int8 a group of inputs is
 // the scales [width], then words of four inputs [16][width], each plus 128: what the dot product of bytes takes.
 //
 // An element of the result is summed over its inputs in their order, whatever the tile: a row's result does not depend on
@@ -17,18 +17,19 @@ namespace {
 
 constexpr int64_t kPanelWidth = kPanel<float>;
 constexpr int64_t kCodes = kLinearGroup / 4;  // words of a group
+constexpr int64_t kBfloat16Inputs = 32;       // what the tile unit takes at a time
 
 typedef Simd<float>::Int Int;
 
 inline int64_t groups_of(int64_t inputs) { return (inputs + kLinearGroup - 1) / kLinearGroup; }
 
-// Bytes of a panel's first `inputs` inputs (whole pairs, whole groups).
+// Bytes of a panel's first `inputs` inputs.
 inline int64_t panel_bytes(LinearStorage storage, int64_t inputs) {
   switch (storage) {
     case LinearStorage::kFloat32:
       return inputs * kPanelWidth * 4;
     case LinearStorage::kBfloat16:
-      return (inputs + 1) / 2 * kPanelWidth * 4;
+      return (inputs + kBfloat16Inputs - 1) / kBfloat16Inputs * kBfloat16Inputs * kPanelWidth * 2;
     case LinearStorage::kInt8:
       return groups_of(inputs) * kPanelWidth * (4 + kLinearGroup);
   }
@@ -62,7 +63,7 @@ void pack_panel(LinearStorage storage, int64_t inputs, Row row, char* panel) {
     } else if (storage == LinearStorage::kBfloat16) {
       uint32_t* to = reinterpret_cast<uint32_t*>(panel) + j;
       const auto at = [&](int64_t k) { return from && k < inputs ? to_bfloat16(from[k]) : 0; };
-      for (int64_t k = 0; k < inputs; k += 2) to[k / 2 * kPanelWidth] = at(k) | at(k + 1) << 16;
+      for (int64_t k = 0; k < (inputs + kBfloat16Inputs - 1) / kBfloat16Inputs * kBfloat16Inputs; k += 2) to[k / 2 * kPanelWidth] = at(k) | at(k + 1) << 16;
     } else {
       for (int64_t g = 0; g < groups_of(inputs); ++g) {
         char* group = panel + panel_bytes(storage, g * kLinearGroup);
@@ -109,6 +110,7 @@ struct LinearRows {
   const int8_t* codes;  // [rows, groups, kLinearGroup]; int8 only
   const float* scales;  // [rows, groups]
   const int32_t* offsets;
+  const uint16_t* halves = nullptr;  // [rows, inputs up to whole tiles], rounded to bfloat16; for the tile unit only
 };
 
 struct CodeBuffers {

@@ -124,7 +124,7 @@ class DecoderModel:
         state.reserve_one()
         logits = np.empty((batch, self.vocab_size), np.float32)
         rows = np.arange(batch + 1)
-        self._run(state, array, rows, state.lengths, np.arange(batch), state.table, rows[:-1], logits=logits)
+        self._run(state, array, rows, state.lengths, np.arange(batch), state.table, rows[:-1], prompt=False, logits=logits)
         state.append_one(array)
         return logits
 
@@ -196,7 +196,7 @@ class DecoderModel:
         numbers = np.array([part.row for part in parts])
         ids = np.concatenate([rows[part.row][part.begin : part.end] for part in parts])
         offsets = np.cumsum([0] + [part.end - part.begin for part in parts])
-        self._run(state, ids, offsets, state.lengths[numbers], numbers, state.table[numbers], wanted, **results)
+        self._run(state, ids, offsets, state.lengths[numbers], numbers, state.table[numbers], wanted, prompt=True, **results)
         for part in parts:
             state.append(part.row, rows[part.row][part.begin : part.end])
 
@@ -210,6 +210,7 @@ class DecoderModel:
         table: Ids,
         wanted: Ids,
         *,
+        prompt: bool,
         logits: Array | None = None,
         targets: Ids | None = None,
         log_probabilities: Array | None = None,
@@ -222,6 +223,7 @@ class DecoderModel:
             len(rows),
             pages.ctypes.data,
             pages.shape[1],
+            prompt,
             wanted.ctypes.data,
             len(wanted),
             0 if logits is None else logits.ctypes.data,
