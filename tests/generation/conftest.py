@@ -109,6 +109,11 @@ def byte_tokenizer():
     return ByteTokenizer()
 
 
+@pytest.fixture(scope="session")
+def new_byte_tokenizer():
+    return ByteTokenizer
+
+
 @pytest.fixture
 def scripted():
     """answers by prompt -> a LanguageModel that gives them."""

@@ -68,7 +68,14 @@ def test_a_prompt_that_cannot_be_written_fails_alone(random_model):
     settings = {"max_new_tokens": 10, "seed": 1}
     prompts = ["a", "b" * 191, "c", "<|end|>", None, "d" * 190]
     completions = random_model.batch(prompts, max_batch_size=2, **settings)
-    assert [completion.finish_reason == "error" for completion in completions] == [False, True, False, True, True, False]
+    assert [completion.finish_reason == "error" for completion in completions] == [
+        False,
+        True,
+        False,
+        True,
+        True,
+        False,
+    ]
     assert completions[0] == random_model.generate("a", **settings)
     assert "191 tokens it exceeds the model's 200 positions" in completions[1].error
     assert "prompts[3]" in completions[3].error
