@@ -249,8 +249,9 @@ impl Sampler {
         let (ids, log_probabilities, faults) = self.step(py, (logits, masks), true, |sampler, batch| {
             let outcomes = sampler.sample_partial(batch)?;
             let id = |outcome: &Result<decode::Choice, _>| outcome.as_ref().map_or(-1, |choice| choice.id);
-            let log_probability =
-                |outcome: &Result<decode::Choice, _>| outcome.as_ref().map_or(f32::NAN, |choice| choice.log_probability);
+            let log_probability = |outcome: &Result<decode::Choice, _>| {
+                outcome.as_ref().map_or(f32::NAN, |choice| choice.log_probability)
+            };
             let faults = outcomes.iter().enumerate().filter_map(|(row, outcome)| {
                 outcome.err().map(|fault| (row, decode::SamplerError::Logits { row, fault }.to_string()))
             });
