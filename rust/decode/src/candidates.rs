@@ -272,7 +272,7 @@ impl<'a> Candidates<'a> {
     fn keep_from(&mut self, bound: f32) {
         let Buffers { block_max, list, .. } = &mut *self.buffers;
         if self.listed {
-            list.retain(|logit, _, _, _| logit >= bound);
+            list.keep_from(bound);
             return;
         }
         list.collect(self.logits, block_max, bound);

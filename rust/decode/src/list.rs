@@ -1,8 +1,9 @@
 //! The candidates of a row that a stage has narrowed, in the order of their ids, one array for each of their parts.
 
 use std::cmp::Ordering;
+use std::ops::RangeInclusive;
 
-use crate::kernels::{self, BLOCK};
+use crate::kernels::{self, BLOCK, LANES};
 
 /// So few candidates are sorted rather than halved further.
 const FEW: usize = 32;
@@ -85,6 +86,12 @@ impl List {
         kernels::weigh(&self.logits[..self.len], highest, scale, &mut self.weights[..self.len]);
     }
 
+    /// Keeps the candidates with a logit of at least `bound`.
+    pub fn keep_from(&mut self, bound: f32) {
+        let Self { ids, logits, weights, len, .. } = self;
+        *len = kernels::keep_from(&mut logits[..*len], &mut weights[..*len], &mut ids[..*len], bound);
+    }
+
     /// Keeps the candidates that `keep(logit, id, weight, place)` says.
     pub fn retain(&mut self, keep: impl Fn(f32, u32, f32, usize) -> bool) {
         let mut kept = 0;
@@ -102,10 +109,9 @@ impl List {
         if count >= self.len {
             return;
         }
-        self.copy_few(|_| true, &Key::Logit);
-        let (_, last, _) = self.few.select_nth_unstable_by(count - 1, Candidate::rank);
-        let last = (last.logit, last.id);
-        self.retain(|logit, id, _, _| rank((logit, id), last) != Ordering::Greater);
+        self.copy_few(f32::NEG_INFINITY..=f32::INFINITY, &Key::Logit);
+        let (_, &mut last, _) = self.few.select_nth_unstable_by(count - 1, Candidate::rank);
+        self.keep_through(last);
     }
 
     /// Keeps the shortest run of candidates, at least one, whose weights reach `target`: higher keys first, equal ones by
@@ -116,8 +122,8 @@ impl List {
             self.keys.extend(self.logits[..self.len].iter().map(|&logit| key(logit)));
         }
         let keys = if let Key::Of(_) = key { &self.keys } else { &self.logits[..self.len] };
-        let highest = keys.iter().fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a });
-        let (mut low, mut high) = (keys.iter().fold(highest, |a, &b| if b < a { b } else { a }), highest.next_up());
+        let (mut low, highest) = kernels::range(keys);
+        let mut high = highest.next_up();
         let (mut until_low, mut until_high, mut mass) = (self.len, 0, 0.0);
         while until_low - until_high > FEW {
             let middle = low / 2.0 + high / 2.0;
@@ -131,7 +137,7 @@ impl List {
                 (high, until_high, mass) = (middle, until_middle, mass_to_middle);
             }
         }
-        self.copy_few(|key| (low..high).contains(&key), key);
+        self.copy_few(low..=high.next_down(), key);
         self.few.sort_unstable_by(Candidate::rank);
         let reaches = self.few.iter().find(|candidate| {
             mass += f64::from(candidate.weight);
@@ -139,9 +145,7 @@ impl List {
         });
         let Some(&last) = reaches.or(self.few.last()) else { return };
         match key {
-            Key::Logit => {
-                self.retain(|logit, id, _, _| rank((logit, id), (last.logit, last.id)) != Ordering::Greater);
-            }
+            Key::Logit => self.keep_through(last),
             Key::Of(_) => {
                 let keys = std::mem::take(&mut self.keys);
                 self.retain(|logit, id, weight, place| {
@@ -155,20 +159,35 @@ impl List {
 
     /// Writes the candidates to `first` by rank, without those of -inf.
     pub fn sorted(&mut self, first: &mut Vec<(i32, f32)>) {
-        self.copy_few(|logit| logit > f32::NEG_INFINITY, &Key::Logit);
+        self.copy_few(f32::MIN..=f32::MAX, &Key::Logit);
         self.few.sort_unstable_by(Candidate::rank);
         first.clear();
         first.extend(self.few.iter().map(|candidate| (candidate.id as i32, candidate.logit)));
     }
 
-    /// Fills `few` with the candidates whose key `wanted` wants.
-    fn copy_few(&mut self, wanted: impl Fn(f32) -> bool, key: &Key<'_>) {
+    /// Keeps the candidates up to `last` by rank.
+    fn keep_through(&mut self, last: Candidate) {
+        self.keep_from(last.logit);
+        let ties = self.logits().iter().filter(|&&logit| logit == last.logit).count();
+        if ties > 1 {
+            self.retain(|logit, id, _, _| rank((logit, id), (last.logit, last.id)) != Ordering::Greater);
+        }
+    }
+
+    /// Fills `few` with the candidates whose key lies in `wanted`.
+    fn copy_few(&mut self, wanted: RangeInclusive<f32>, key: &Key<'_>) {
         let keys = if let Key::Of(_) = key { &self.keys } else { &self.logits };
         self.few.clear();
-        for (place, &key) in keys[..self.len].iter().enumerate() {
-            if wanted(key) {
-                let (logit, id, weight) = (self.logits[place], self.ids[place], self.weights[place]);
-                self.few.push(Candidate { key, logit, id, weight });
+        for (group, keys) in keys[..self.len].chunks(LANES).enumerate() {
+            // Most groups hold none: a branch for each, not for each candidate.
+            if !keys.iter().fold(false, |any, key| any | wanted.contains(key)) {
+                continue;
+            }
+            for (place, &key) in (group * LANES..).zip(keys) {
+                if wanted.contains(&key) {
+                    let (logit, id, weight) = (self.logits[place], self.ids[place], self.weights[place]);
+                    self.few.push(Candidate { key, logit, id, weight });
+                }
             }
         }
     }

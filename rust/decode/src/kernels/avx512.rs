@@ -21,6 +21,7 @@ macro_rules! as_is {
 as_is! {
     surprise(values: &[f32], highest: f32, scale: f32) -> f64;
     moments(values: &[f32], highest: f32) -> (f64, f64, f64);
+    range(values: &[f32]) -> (f32, f32);
     widen_bfloat16(bits: &[u16], values: &mut [f32]);
     widen_float16(bits: &[u16], values: &mut [f32]);
 }
@@ -111,6 +112,30 @@ pub fn collect(values: &[f32], block_max: &[f32], bound: f32, indices: &mut [u32
         }
     }
     count + portable::collect_block(rest, blocks.len(), bound, &mut indices[count..], &mut found[count..])
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+pub fn keep_from(values: &mut [f32], weights: &mut [f32], ids: &mut [u32], bound: f32) -> usize {
+    let len = values.len();
+    let (weights, ids) = (&mut weights[..len], &mut ids[..len]);
+    let bounds = _mm512_set1_ps(bound);
+    let mut kept = 0;
+    for first in (0..len).step_by(LANES) {
+        let present = u16::MAX >> (LANES - (len - first).min(LANES));
+        // SAFETY: lanes that are not present are neither read nor written, and what is written lies at most where it was
+        // read: `kept` is at most `first`.
+        unsafe {
+            let value = _mm512_maskz_loadu_ps(present, values.as_ptr().add(first));
+            let weight = _mm512_maskz_loadu_ps(present, weights.as_ptr().add(first));
+            let id = _mm512_maskz_loadu_epi32(present, ids.as_ptr().add(first).cast());
+            let keep = _mm512_mask_cmp_ps_mask::<_CMP_GE_OQ>(present, value, bounds);
+            _mm512_mask_storeu_ps(values.as_mut_ptr().add(kept), present, _mm512_maskz_compress_ps(keep, value));
+            _mm512_mask_storeu_ps(weights.as_mut_ptr().add(kept), present, _mm512_maskz_compress_ps(keep, weight));
+            _mm512_mask_storeu_epi32(ids.as_mut_ptr().add(kept).cast(), present, _mm512_maskz_compress_epi32(keep, id));
+            kept += keep.count_ones() as usize;
+        }
+    }
+    kept
 }
 
 #[inline]

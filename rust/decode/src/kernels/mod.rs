@@ -10,7 +10,7 @@ mod portable;
 /// Values per block: the unit in which whole rows are summarised and skipped.
 pub const BLOCK: usize = 64;
 /// Independent accumulators of a pass.
-const LANES: usize = 16;
+pub const LANES: usize = 16;
 
 #[cfg(target_arch = "x86_64")]
 fn has_avx512() -> bool {
@@ -79,6 +79,14 @@ kernel! {
     collect(values: &[f32], block_max: &[f32], bound: f32, indices: &mut [u32], found: &mut [f32]) -> usize
 }
 kernel! {
+    /// Moves what belongs to values of at least `bound` to the front of all three, in order; gives the number of these.
+    keep_from(values: &mut [f32], weights: &mut [f32], ids: &mut [u32], bound: f32) -> usize
+}
+kernel! {
+    /// The lowest and the highest of values that are no NaN; infinities the other way round if there are none.
+    range(values: &[f32]) -> (f32, f32)
+}
+kernel! {
     /// bfloat16 as float32.
     widen_bfloat16(bits: &[u16], values: &mut [f32])
 }
@@ -120,6 +128,9 @@ mod tests {
             assert_eq!(weights, b);
             assert_eq!(surprise(&values, 4.0, 0.7), portable::surprise(&values, 4.0, 0.7));
             assert_eq!(moments(&values, 4.0), portable::moments(&values, 4.0));
+            let least = values.iter().copied().fold(f32::INFINITY, f32::min);
+            let most = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            assert_eq!(range(&values), (least, most));
             for bound in [f32::NEG_INFINITY, -2.0, 0.0, 3.9, 4.1] {
                 assert_eq!(count_from(&values, bound), values.iter().filter(|&&value| value >= bound).count());
                 assert_eq!(
@@ -127,6 +138,15 @@ mod tests {
                     portable::mass_from(&values, &weights, bound),
                     "{bound} {}",
                     values.len()
+                );
+                let ids: Vec<u32> = (0..values.len() as u32).collect();
+                let (mut a, mut b) =
+                    ((values.clone(), weights.clone(), ids.clone()), (values.clone(), weights.clone(), ids));
+                let count = keep_from(&mut a.0, &mut a.1, &mut a.2, bound);
+                assert_eq!(count, portable::keep_from(&mut b.0, &mut b.1, &mut b.2, bound));
+                assert_eq!(
+                    (&a.0[..count], &a.1[..count], &a.2[..count]),
+                    (&b.0[..count], &b.1[..count], &b.2[..count])
                 );
                 let room = values.len() + BLOCK;
                 let (mut indices, mut found) = (vec![0; room], vec![0.0; room]);

@@ -115,6 +115,27 @@ pub fn collect_block(block: &[f32], number: usize, bound: f32, indices: &mut [u3
 }
 
 #[inline(always)]
+pub fn keep_from(values: &mut [f32], weights: &mut [f32], ids: &mut [u32], bound: f32) -> usize {
+    let mut kept = 0;
+    for place in 0..values.len() {
+        let value = values[place];
+        (values[kept], weights[kept], ids[kept]) = (value, weights[place], ids[place]);
+        kept += usize::from(value >= bound);
+    }
+    kept
+}
+
+#[inline(always)]
+pub fn range(values: &[f32]) -> (f32, f32) {
+    let (mut least, mut most) = ([f32::INFINITY; LANES], [f32::NEG_INFINITY; LANES]);
+    for_each_lane(values, |lane, value| {
+        least[lane] = if value < least[lane] { value } else { least[lane] };
+        most[lane] = higher(value, most[lane]);
+    });
+    (reduce(least, |a, b| if a < b { a } else { b }), reduce(most, higher))
+}
+
+#[inline(always)]
 pub fn widen_bfloat16(bits: &[u16], values: &mut [f32]) {
     for (&bits, value) in bits.iter().zip(values) {
         *value = f32::from_bits(u32::from(bits) << 16);
