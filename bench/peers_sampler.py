@@ -49,7 +49,7 @@ class TransformersSampler:
     def _scores(self, logits: np.ndarray) -> Any:
         scores = self._torch.from_numpy(logits)
         for process in self._chain:
-            scores = process(self._prompts, scores)
+            scores = process(self._prompts[: len(logits)], scores)
         return scores
 
 

@@ -50,7 +50,6 @@ def assert_same_distribution(settings, prompt, logits, probabilities):
     expected = np.searchsorted(sums, numbers, side="right")
     assert (drawn == expected)[clear].all()
     assert clear.sum() > 20
-    assert (probabilities[drawn] > 0).all()
 
 
 def compare(peer, chain, vocab_size, batch, name, sample, theirs):
