@@ -4,7 +4,7 @@
 use std::arch::x86_64::*;
 
 use super::{BLOCK, LANES, portable};
-use crate::exp::{COEFFICIENTS, LAST_COEFFICIENT, LN2_HIGH, LN2_LOW, LOG2_E, ROUNDER, SMALLEST};
+use crate::exp::{COEFFICIENTS, LAST_COEFFICIENT, ROUNDER, SMALLEST};
 
 /// Compiles the portable pass for AVX-512.
 macro_rules! as_is {
@@ -158,29 +158,26 @@ fn collect_block(block: &[f32; BLOCK], number: usize, bounds: __m512, indices: &
     count
 }
 
-/// exp((value - highest) * scale), by the operations of [`exp`](crate::exp::exp) in their order.
+/// 2^((value - highest) * scale), by the operations of [`exp2`](crate::exp::exp2) in their order.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 fn weighing(highest: f32, scale: f32) -> impl Fn(__m512) -> __m512 {
     let (highest, scale) = (_mm512_set1_ps(highest), _mm512_set1_ps(scale));
-    move |values| exp(_mm512_mul_ps(_mm512_sub_ps(values, highest), scale))
+    move |values| exp2(_mm512_mul_ps(_mm512_sub_ps(values, highest), scale))
 }
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-fn exp(x: __m512) -> __m512 {
-    let constant = |value| _mm512_set1_ps(value);
-    let times = |a, b| _mm512_mul_ps(a, b);
-    let smallest = constant(SMALLEST);
+fn exp2(x: __m512) -> __m512 {
+    let smallest = _mm512_set1_ps(SMALLEST);
     let clamped = _mm512_max_ps(x, smallest);
-    let rounded = _mm512_add_ps(times(clamped, constant(LOG2_E)), constant(ROUNDER));
-    let n = _mm512_sub_ps(rounded, constant(ROUNDER));
-    let r = _mm512_sub_ps(_mm512_sub_ps(clamped, times(n, constant(LN2_HIGH))), times(n, constant(LN2_LOW)));
-    let mut p = constant(LAST_COEFFICIENT);
+    let rounded = _mm512_add_ps(clamped, _mm512_set1_ps(ROUNDER));
+    let fraction = _mm512_sub_ps(clamped, _mm512_sub_ps(rounded, _mm512_set1_ps(ROUNDER)));
+    let mut p = _mm512_set1_ps(LAST_COEFFICIENT);
     for coefficient in COEFFICIENTS {
-        p = _mm512_add_ps(times(p, r), constant(coefficient));
+        p = _mm512_add_ps(_mm512_mul_ps(p, fraction), _mm512_set1_ps(coefficient));
     }
-    let one = _mm512_castps_si512(constant(1.0));
+    let one = _mm512_castps_si512(_mm512_set1_ps(1.0));
     let power_of_two = _mm512_add_epi32(_mm512_slli_epi32::<23>(_mm512_castps_si512(rounded)), one);
     let normal = _mm512_cmp_ps_mask::<_CMP_GE_OQ>(x, smallest);
     _mm512_maskz_mul_ps(normal, p, _mm512_castsi512_ps(power_of_two))

@@ -1,7 +1,7 @@
 //! The passes as plain loops over a fixed number of lanes, which compilers turn into vectors.
 
 use super::{BLOCK, LANES};
-use crate::exp::exp;
+use crate::exp::exp2;
 
 #[inline(always)]
 pub fn maxima(values: &[f32], block_max: &mut [f32]) -> bool {
@@ -23,7 +23,7 @@ pub fn maxima(values: &[f32], block_max: &mut [f32]) -> bool {
 pub fn masses(values: &[f32], highest: f32, scale: f32, block_mass: &mut [f64]) {
     for (block, result) in values.chunks(BLOCK).zip(block_mass) {
         let mut sum = [0.0_f32; LANES];
-        for_each_lane(block, |lane, value| sum[lane] += exp((value - highest) * scale));
+        for_each_lane(block, |lane, value| sum[lane] += exp2((value - highest) * scale));
         *result = f64::from(reduce(sum, |a, b| a + b));
     }
 }
@@ -31,7 +31,7 @@ pub fn masses(values: &[f32], highest: f32, scale: f32, block_mass: &mut [f64]) 
 #[inline(always)]
 pub fn weigh(values: &[f32], highest: f32, scale: f32, weights: &mut [f32]) {
     for (&value, weight) in values.iter().zip(weights) {
-        *weight = exp((value - highest) * scale);
+        *weight = exp2((value - highest) * scale);
     }
 }
 
@@ -43,7 +43,7 @@ pub fn surprise(values: &[f32], highest: f32, scale: f32) -> f64 {
         for_each_lane(block, |lane, value| {
             let x = (value - highest) * scale;
             // The weight of what lies below is 0: the clamp keeps -inf * 0 out.
-            sum[lane] += exp(x) * higher(x, -1e3);
+            sum[lane] += exp2(x) * higher(x, -1e3);
         });
         total += f64::from(reduce(sum, |a, b| a + b));
     }
