@@ -35,7 +35,7 @@ impl<'a> Candidates<'a> {
     pub fn scan(logits: &'a [f32], scale: f32, buffers: &'a mut Buffers) -> Result<Self, Fault> {
         buffers.block_max.resize(logits.len().div_ceil(BLOCK), 0.0);
         let any_nan = kernels::maxima(logits, &mut buffers.block_max);
-        let highest = buffers.block_max.iter().fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a });
+        let (_, highest) = kernels::range(&buffers.block_max);
         if any_nan {
             return Err(Fault::Nan { id: position(logits, |logit| logit.is_nan()) });
         }
@@ -184,7 +184,7 @@ impl<'a> Candidates<'a> {
         if !self.listed {
             return self.highest;
         }
-        self.buffers.list.logits().iter().fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a })
+        kernels::range(self.buffers.list.logits()).1
     }
 
     /// The sum of all weights; leaves those of blocks in `block_mass`.
