@@ -7,6 +7,7 @@ of each string, which takes seconds for a vocabulary, and trusts the counts that
 from __future__ import annotations
 
 import dataclasses
+import mmap
 import struct
 from typing import Any
 
@@ -27,6 +28,8 @@ _MAX_ALIGNMENT = 2**20
 _SCALARS = {0: "<u1", 1: "<i1", 2: "<u2", 3: "<i2", 4: "<u4", 5: "<i4", 6: "<f4", 10: "<u8", 11: "<i8", 12: "<f8"}
 _BOOL, _STRING, _ARRAY = 7, 8, 9
 
+Bytes = bytes | mmap.mmap
+
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
@@ -34,12 +37,12 @@ class Tensor:
 
     Attributes:
         shape: as numpy has it, the last dimension the one that lies together.
-        type: the number of its encoding.
+        encoding: its number in ggml.
         begin: its first byte in the file.
     """
 
     shape: Shape
-    type: int
+    encoding: int
     begin: int
 
 
@@ -51,7 +54,7 @@ class Header:
     tensors: dict[str, Tensor]
 
 
-def read_header(data: memoryview) -> Header:
+def read_header(data: Bytes) -> Header:
     """The head of the file that `data` maps.
 
     Raises:
@@ -90,7 +93,7 @@ def _aligned(at: int, metadata: dict[str, Any]) -> int:
 class _Reader:
     """Values one after another; what would lie beyond the end is an error before it is allocated."""
 
-    def __init__(self, data: memoryview) -> None:
+    def __init__(self, data: Bytes) -> None:
         self._data = data
         self.at = 0
 
@@ -98,7 +101,7 @@ class _Reader:
         if size > len(self._data) - self.at:
             raise FormatError(f"truncated: {size} bytes wanted at byte {self.at} of {len(self._data)}")
         self.at += size
-        return bytes(self._data[self.at - size : self.at])
+        return self._data[self.at - size : self.at]
 
     def number(self, dtype: str) -> Any:
         kind = np.dtype(dtype)
@@ -139,16 +142,16 @@ class _Reader:
 
     def _strings(self, count: int) -> list[str]:
         # A vocabulary has a hundred thousand: local names and struct take a third of the time of the methods above.
-        data, at, unpack = self._data, self.at, struct.Struct("<Q").unpack_from
+        data, size, at, unpack = self._data, len(self._data), self.at, struct.Struct("<Q").unpack_from
         strings = []
         for _ in range(count):
-            if at + 8 > len(data):
-                raise FormatError(f"truncated: a string at byte {at} of {len(data)}")
             begin = at + 8
+            if begin > size:
+                raise FormatError(f"truncated: a string at byte {at} of {size}")
             at = begin + unpack(data, at)[0]
-            if at > len(data):
-                raise FormatError(f"truncated: a string of {at - begin} bytes at byte {begin} of {len(data)}")
-            strings.append(str(data[begin:at], "utf-8", "replace"))
+            if at > size:
+                raise FormatError(f"truncated: a string of {at - begin} bytes at byte {begin} of {size}")
+            strings.append(data[begin:at].decode("utf-8", "replace"))
         self.at = at
         return strings
 

@@ -241,7 +241,7 @@ def _windows(kind: str, fields: Fields, layers: int) -> tuple[int | None, ...]:
 
 
 def _rope(fields: Fields, head_dim: int, positions: int) -> Rope:
-    """Since version 5 transformers keeps all in rope_parameters; before, rope_theta stood outside, the rest in rope_scaling."""
+    """Since version 5 all stands in rope_parameters; before, rope_theta stood outside, the rest in rope_scaling."""
     theta, outer = fields.take("rope_theta"), fields.take("original_max_position_embeddings")
     old, new = fields.take("rope_scaling"), fields.take("rope_parameters")
     for name, value in (("rope_scaling", old), ("rope_parameters", new)):
