@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -55,3 +57,20 @@ class CacheState:
         state.lengths = self.lengths[rows]
         state._buffer = self._buffer[:, :, rows]
         return state
+
+
+def join(states: Sequence[CacheState]) -> CacheState:
+    """One state of the rows of all."""
+    joined = object.__new__(CacheState)
+    joined._limit = states[0]._limit
+    joined.lengths = np.concatenate([state.lengths for state in states])
+    capacity = int(joined.lengths.max())
+    shape = list(states[0]._buffer.shape)
+    shape[2], shape[4] = len(joined), capacity
+    joined._buffer = np.zeros(shape, np.float32)
+    row = 0
+    for state in states:
+        used = min(state._buffer.shape[4], capacity)
+        joined._buffer[:, :, row : row + len(state), :, :used] = state._buffer[..., :used, :]
+        row += len(state)
+    return joined

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -64,6 +66,14 @@ class Decoder:
         x = self._forward(state, ids[:, None], state.lengths[:, None], lengths)
         state.lengths = lengths
         return self._normalised(x[:, 0], self._norm)
+
+    def outputs(self, ids: Ids) -> Iterator[Array]:
+        """Behind every one of ids [B, T]: [B, S, E] for S of them at a time."""
+        state = CacheState(self._config, len(ids), ids.shape[1])
+        for start in range(0, ids.shape[1], _CHUNK):
+            chunk = ids[:, start : start + _CHUNK]
+            positions = np.broadcast_to(np.arange(start, start + chunk.shape[1]), chunk.shape)
+            yield self._normalised(self._forward(state, chunk, positions, None), self._norm)
 
     def _forward(self, state: CacheState, ids: Ids, positions: Ids, key_lengths: Ids | None) -> Array:
         """[B, S] ids at [B, S] positions -> [B, S, E], the cache filled up to the last position."""

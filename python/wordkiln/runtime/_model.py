@@ -13,16 +13,19 @@ from numpy.typing import NDArray
 
 from wordkiln.errors import ArgumentError
 from wordkiln.models.config import ModelConfig
+from wordkiln.runtime import _cache, _recurrent
 from wordkiln.runtime._cache import CacheState
 from wordkiln.runtime._decoder import Decoder
 from wordkiln.runtime._recurrent import Recurrent, RecurrentState
 from wordkiln.runtime._weights import Array, load_weights
 
 Ids = NDArray[np.int64]
+# Logits that `score` holds at once: they bound its memory.
+_LOGITS = 1 << 24
 
 
 class StepState:
-    """A batch of rows in the middle of their texts. Opaque: give it to `step` and `select`."""
+    """A batch of rows in the middle of their texts. Opaque: give it to `step`, `select` and `join`."""
 
     def __init__(self, inner: RecurrentState | CacheState) -> None:
         self._inner = inner
@@ -73,13 +76,7 @@ class RuntimeModel:
         Raises:
             ArgumentError: there is no prompt; one is empty, too long, or holds something that is no id.
         """
-        rows = [self._checked_prompt(row, prompt) for row, prompt in enumerate(prompts)]
-        if not rows:
-            raise ArgumentError("prompts: must hold at least one")
-        lengths = np.array([len(row) for row in rows], np.int64)
-        ids = np.zeros((len(rows), lengths.max()), np.int64)
-        for row, prompt in enumerate(rows):
-            ids[row, : len(prompt)] = prompt
+        ids, lengths = self._padded("prompts", prompts)
         state, hidden = self._network.prefill(ids, lengths)
         return StepState(state), hidden @ self._output_weight.T
 
@@ -119,12 +116,65 @@ class RuntimeModel:
                 raise ArgumentError(f"rows: {row}: must be 0 to {len(state) - 1}")
         return StepState(state._inner.select(chosen))
 
-    def _checked_prompt(self, row: int, prompt: Sequence[int]) -> Ids:
-        ids = _checked_ids(f"prompts[{row}]", prompt, self.vocab_size)
+    def join(self, states: Sequence[StepState]) -> StepState:
+        """One state of the rows of all, in this order. The states given may not be used any more.
+
+        Raises:
+            ArgumentError: there is no state.
+        """
+        if not states:
+            raise ArgumentError("states: must hold at least one")
+        join: Any = _recurrent.join if self.config.is_recurrent else _cache.join
+        return StepState(join([state._inner for state in states]))
+
+    def score(self, rows: Sequence[Sequence[int]]) -> list[Array]:
+        """How probable texts are.
+
+        Returns:
+            For each row of n ids float32 natural log-probabilities [n - 1] of ids 1 to n - 1, each after those before.
+
+        Raises:
+            ArgumentError: as `begin`.
+        """
+        ids, lengths = self._padded("rows", rows)
+        scores = np.empty((len(ids), ids.shape[1] - 1), np.float32)
+        start = 0
+        # The last id is followed by nothing that could be scored.
+        for hidden in self._network.outputs(ids[:, :-1]):
+            stop = start + hidden.shape[1]
+            scores[:, start:stop] = self._log_probabilities(hidden, ids[:, start + 1 : stop + 1])
+            start = stop
+        return [row[: length - 1] for row, length in zip(scores, lengths, strict=True)]
+
+    def _log_probabilities(self, hidden: Array, targets: Ids) -> Array:
+        """Of `targets` [B, S] under the logits of `hidden` [B, S, E]."""
+        flat, ids = hidden.reshape(-1, hidden.shape[2]), targets.ravel()
+        result = np.empty(len(ids), np.float32)
+        at_once = max(1, _LOGITS // self.vocab_size)
+        for start in range(0, len(ids), at_once):
+            logits = flat[start : start + at_once] @ self._output_weight.T
+            some = ids[start : start + at_once]
+            highest = logits.max(axis=1)
+            chosen = logits[np.arange(len(some)), some]
+            total = np.exp(logits - highest[:, None]).sum(axis=1)
+            result[start : start + at_once] = chosen - highest - np.log(total)
+        return result.reshape(targets.shape)
+
+    def _padded(self, name: str, rows: Sequence[Sequence[int]]) -> tuple[Ids, Ids]:
+        """Rows of ids, checked, filled up on the right; and their lengths."""
+        checked = [self._checked_row(f"{name}[{row}]", ids) for row, ids in enumerate(rows)]
+        if not checked:
+            raise ArgumentError(f"{name}: must hold at least one")
+        lengths = np.array([len(row) for row in checked], np.int64)
+        ids = np.zeros((len(checked), lengths.max()), np.int64)
+        for row, own in enumerate(checked):
+            ids[row, : len(own)] = own
+        return ids, lengths
+
+    def _checked_row(self, name: str, row: Sequence[int]) -> Ids:
+        ids = _checked_ids(name, row, self.vocab_size)
         if self.max_positions is not None and len(ids) > self.max_positions:
-            raise ArgumentError(
-                f"prompts[{row}]: {len(ids)} ids: must be at most max_position_embeddings={self.max_positions}"
-            )
+            raise ArgumentError(f"{name}: {len(ids)} ids: must be at most max_position_embeddings={self.max_positions}")
         return ids
 
 
