@@ -24,6 +24,7 @@ class ModelBase:
         *,
         end_ids: Iterable[int] | None = None,
         beginning: Sequence[int] | None = None,
+        banned_ids: Iterable[int] = (),
         chat_template: str | None = None,
     ) -> None:
         if tokenizer.vocab_size > model.vocab_size:
@@ -36,11 +37,12 @@ class ModelBase:
         self.end_id = tokenizer.end_id if model.eos_token_id is None else model.eos_token_id
         self.end_ids = frozenset([self.end_id] if end_ids is None and self.end_id is not None else end_ids or ())
         self._reader = PromptReader(tokenizer, model.max_positions, self.end_id, beginning)
+        self._banned = tuple(banned_ids)
         self._template = chat_template
 
     def _maker(self, settings: Any) -> tuple[RowMaker, Settings]:
         checked = Settings.check(settings, self.model.vocab_size)
-        return RowMaker(self.model, self.tokenizer, self._reader, self.end_ids, checked), checked
+        return RowMaker(self.model, self.tokenizer, self._reader, self.end_ids, self._banned, checked), checked
 
     def _written(self, rows: list[Row]) -> list[Completion]:
         try:

@@ -35,15 +35,15 @@ def real(name: str, value: Any, low: float, high: float | None = None) -> float:
     return number
 
 
-def stop_strings(stop: str | Sequence[str]) -> tuple[str, ...]:
-    """`stop` as a tuple of non-empty strings; one string stands for itself."""
-    if not isinstance(stop, str) and not hasattr(stop, "__iter__"):
-        raise ArgumentError(f"stop={shown(stop)}: must be a string or several")
-    stops = (stop,) if isinstance(stop, str) else tuple(stop)
-    for position, text in enumerate(stops):
+def strings(name: str, value: str | Sequence[str]) -> tuple[str, ...]:
+    """`value` as a tuple of non-empty strings; one string stands for itself."""
+    if not isinstance(value, str) and not hasattr(value, "__iter__"):
+        raise ArgumentError(f"{name}={shown(value)}: must be a string or several")
+    several = (value,) if isinstance(value, str) else tuple(value)
+    for position, text in enumerate(several):
         if not isinstance(text, str) or not text:
-            raise ArgumentError(f"stop[{position}]={shown(text)}: must be a non-empty string")
-    return stops
+            raise ArgumentError(f"{name}[{position}]={shown(text)}: must be a non-empty string")
+    return several
 
 
 def shown(value: Any) -> str:

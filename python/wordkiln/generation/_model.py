@@ -19,6 +19,7 @@ class LanguageModel(Writing, Chatting, Scoring):
         end_ids: tokens that end a text. Default: the model's `eos_token_id`, else the tokenizer's end-of-document
             token, else none.
         beginning: ids that every text begins with. Default: those that the tokenizer's file asks for (a BOS token).
+        banned_ids: ids that are never written, such as those of the model that the tokenizer has no token for.
         chat_template: Jinja, for `chat`. Default: the tokenizer's.
 
     Attributes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import secrets
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, Protocol
@@ -9,6 +10,7 @@ from typing import Any, Literal, Protocol
 from wordkiln import _rust
 from wordkiln.errors import ArgumentError
 from wordkiln.generation import _checks
+from wordkiln.generation._params import SamplingParams
 from wordkiln.generation._row import Ending, Row, TextDecoder
 from wordkiln.generation._settings import Seed, Settings, SpecialTokens
 from wordkiln.generation.protocol import StepModel
@@ -104,6 +106,7 @@ class RowMaker:
         tokenizer: TextTokenizer,
         reader: PromptReader,
         end_ids: frozenset[int],
+        banned_ids: tuple[int, ...],
         settings: Settings,
     ) -> None:
         self._model = model
@@ -111,6 +114,7 @@ class RowMaker:
         self._reader = reader
         self._settings = settings
         self._ending = Ending(settings.max_new_tokens, settings.stop, end_ids, settings.stop_ids)
+        self._params = self._sampling_params(banned_ids)
 
     def of_text(self, text: str, seed: int, n: int = 1, name: str = "prompt") -> list[Row]:
         """The `n` samples of a prompt.
@@ -135,9 +139,25 @@ class RowMaker:
         row.fail(str(error))
         return row
 
+    def _sampling_params(self, banned_ids: tuple[int, ...]) -> SamplingParams:
+        """The settings of every row but for its seed."""
+        settings, sampling = self._settings, self._settings.sampling
+        words: list[Sequence[int]] = list(sampling.bad_words_ids)
+        for place, word in enumerate(settings.bad_words):
+            # As the first word of a text and behind another it has other ids.
+            spellings = [self._reader.encode(f"bad_words[{place}]", form) for form in (word, " " + word)]
+            words += [ids for ids in spellings if ids]
+        return dataclasses.replace(
+            sampling,
+            bad_words_ids=words,
+            banned_ids=(*banned_ids, *sampling.banned_ids),
+            end_ids=sorted(self._ending.end_ids | self._ending.stop_ids),
+            logprobs=settings.logprobs,
+        )
+
     def _row(self, ids: list[int], seed: int) -> Row:
-        settings = self._settings
-        return Row(ids, settings.with_seed(seed), self._ending, self._tokenizer.decode_stream, settings.logprobs)
+        params = dataclasses.replace(self._params, seed=seed)
+        return Row(ids, params, self._ending, self._tokenizer.decode_stream)
 
 
 def derive_seed(seed: int, sample: int) -> int:

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Literal, NamedTuple, Protocol
 
-from wordkiln.generation._sampler import SamplingParams
+from wordkiln.generation._params import SamplingParams
 from wordkiln.generation._stop import StopMatcher
 
 FinishReason = Literal["stop", "length", "end", "interrupted", "error"]
@@ -81,7 +81,6 @@ class Row:
     Attributes:
         prompt: ids that it goes on from.
         params: how its tokens are chosen.
-        top_logprobs: how many most probable tokens to keep of each step.
         prompt_logprobs: see `Completion`.
         finish_reason: None while it goes on.
         error: why it could not go on.
@@ -93,11 +92,9 @@ class Row:
         params: SamplingParams,
         ending: Ending,
         new_decoder: Callable[[], TextDecoder],
-        top_logprobs: int = 0,
     ) -> None:
         self.prompt = prompt
         self.params = params
-        self.top_logprobs = top_logprobs
         self.prompt_logprobs: list[float | None] | None = None
         self.finish_reason: FinishReason | None = None
         self.error: str | None = None
@@ -153,7 +150,7 @@ class Row:
             [token.id for token in self._tokens],
             [token.logprob for token in self._tokens],
             self.finish_reason,
-            [token.top for token in self._tokens] if self.top_logprobs else None,
+            [token.top for token in self._tokens] if self.params.logprobs else None,
             self.prompt_logprobs,
             self.error,
         )

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypedDict, get_args
 
 from wordkiln.errors import ArgumentError
 from wordkiln.generation import _checks
-from wordkiln.generation._sampler import SamplingParams
+from wordkiln.generation._params import SamplingParams
 
 SpecialTokens = Literal["error", "ids", "text"]
 Seed = int | Sequence[int] | None
@@ -18,11 +18,32 @@ _MOST_TOP_LOGPROBS = 1000
 
 
 class SamplingSettings(TypedDict, total=False):
-    """The fields of `SamplingParams`, the seed aside; it says what each means."""
+    """Fields of `SamplingParams`, which says what each means."""
 
     temperature: float
     top_k: int
     top_p: float
+    min_p: float
+    typical_p: float
+    top_n_sigma: float
+    xtc_probability: float
+    xtc_threshold: float
+    mirostat_tau: float
+    mirostat_eta: float
+    logit_bias: Mapping[int, float]
+    repetition_penalty: float
+    presence_penalty: float
+    frequency_penalty: float
+    dry_multiplier: float
+    dry_base: float
+    dry_allowed_length: int
+    dry_range: int
+    dry_breakers: Sequence[int]
+    no_repeat_ngram: int
+    banned_ids: Sequence[int]
+    bad_words_ids: Sequence[Sequence[int]]
+    forced_ids: Sequence[int]
+    min_new_tokens: int
 
 
 class GenerationSettings(SamplingSettings, total=False):
@@ -35,6 +56,8 @@ class GenerationSettings(SamplingSettings, total=False):
             follows `derive_seed(seed, j)`, sample 0 the seed itself.
         stop: a string or several that end the text; they are not part of it.
         stop_ids: tokens that end the text; they are not part of it.
+        bad_words: texts that are never written, with or without a space before them (what the tokenizer may spell in
+            another way still is: `bad_words_ids` takes ids).
         logprobs: give that many most probable tokens at each step too (`Completion.top_logprobs`); default 0.
         prompt_logprobs: give the log-probability of each token of the prompt too; default False.
         truncate: "left": of a prompt that leaves no room for `max_new_tokens`, take the end that does; None, the
@@ -47,6 +70,7 @@ class GenerationSettings(SamplingSettings, total=False):
     seed: Seed
     stop: str | Sequence[str]
     stop_ids: Sequence[int]
+    bad_words: Sequence[str]
     logprobs: int
     prompt_logprobs: bool
     truncate: Literal["left"] | None
@@ -55,13 +79,14 @@ class GenerationSettings(SamplingSettings, total=False):
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """`GenerationSettings`, checked; each has its value here. `sampling.seed` is of no meaning."""
+    """`GenerationSettings`, checked; each has its value here. Of `sampling` the fields that a caller names."""
 
     sampling: SamplingParams
     max_new_tokens: int = 128
     seed: Seed = None
     stop: tuple[str, ...] = ()
     stop_ids: frozenset[int] = frozenset()
+    bad_words: tuple[str, ...] = ()
     logprobs: int = 0
     prompt_logprobs: bool = False
     truncate: Literal["left"] | None = None
@@ -74,7 +99,7 @@ class Settings:
         Raises:
             ArgumentError: one is unknown, or out of its range.
         """
-        sampling_names = {field.name for field in dataclasses.fields(SamplingParams)} - {"seed"}
+        sampling_names = SamplingSettings.__annotations__.keys()
         own_names = {field.name for field in dataclasses.fields(cls)} - {"sampling"}
         for name in given:
             if name not in sampling_names | own_names:
@@ -88,10 +113,6 @@ class Settings:
             if token_id >= vocab_size:
                 raise ArgumentError(f"stop_ids: {token_id}: must be 0 to {vocab_size - 1}")
         return cls(sampling, **own)
-
-    def with_seed(self, seed: int) -> SamplingParams:
-        """The sampling settings of a row."""
-        return dataclasses.replace(self.sampling, seed=seed)
 
 
 def _unknown(name: str, known: set[str]) -> str:
@@ -116,7 +137,8 @@ def _one_of(allowed: tuple[Any, ...]) -> Any:
 
 _CHECKS: dict[str, Any] = {
     "max_new_tokens": lambda name, value: _checks.integer(name, value, 1),
-    "stop": lambda _, value: _checks.stop_strings(value),
+    "stop": _checks.strings,
+    "bad_words": _checks.strings,
     "stop_ids": _ids,
     "logprobs": lambda name, value: _checks.integer(name, value, 0, _MOST_TOP_LOGPROBS),
     "prompt_logprobs": _one_of((True, False)),

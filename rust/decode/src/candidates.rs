@@ -4,29 +4,28 @@ use std::cmp::Ordering;
 
 use crate::error::Fault;
 use crate::exp::exp;
+use crate::kernels::{self, BLOCK};
+use crate::selection;
 
-/// Logits per block: the unit in which whole rows are summarised and skipped.
-const BLOCK: usize = 64;
-/// Independent accumulators of a pass, so that it vectorises.
-const LANES: usize = 16;
-/// Below this many candidates a plain sort beats further partitioning.
-const SORT_LIMIT: usize = 16;
-
-/// A token and its logit.
+/// A token, its logit, and exp((logit - highest) / temperature), highest being the row's.
 #[derive(Clone, Copy, Debug)]
 pub struct Candidate {
-    logit: f32,
-    id: u32,
+    /// The token.
+    pub id: u32,
+    /// Its logit.
+    pub logit: f32,
+    /// Its share, up to a common factor.
+    pub weight: f32,
 }
 
 impl Candidate {
-    /// The order of all stages: higher logits first, equal ones by id. Logits are no NaN here.
-    fn rank(&self, other: &Self) -> Ordering {
+    /// The order of most stages: higher logits first, equal ones by id. Logits are no NaN here.
+    pub fn rank(&self, other: &Self) -> Ordering {
         other.logit.partial_cmp(&self.logit).unwrap_or(Ordering::Equal).then(self.id.cmp(&other.id))
     }
 }
 
-/// What a row keeps between steps. Each buffer takes its full size when it is first used, then nothing is allocated.
+/// What the passes over a row write. Each buffer takes its full size when it is first used, then nothing is allocated.
 #[derive(Clone, Debug, Default)]
 pub struct Buffers {
     block_max: Vec<f32>,
@@ -48,17 +47,10 @@ pub struct Candidates<'a> {
 }
 
 impl<'a> Candidates<'a> {
-    /// Reads a whole row once. Weights will be exp((logit - highest) * inverse_temperature).
+    /// Reads a whole row once.
     pub fn scan(logits: &'a [f32], inverse_temperature: f32, buffers: &'a mut Buffers) -> Result<Self, Fault> {
-        buffers.block_max.clear();
-        buffers.block_max.reserve(logits.len().div_ceil(BLOCK));
-        let mut any_nan = false;
-        for block in logits.chunks(BLOCK) {
-            let (max, nan) = max_and_nan(block);
-            buffers.block_max.push(max);
-            any_nan |= nan;
-        }
-        let highest = buffers.block_max.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let any_nan = kernels::maxima(logits, &mut buffers.block_max);
+        let highest = buffers.block_max.iter().fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a });
         if any_nan {
             return Err(Fault::Nan { id: position(logits, |logit| logit.is_nan()) });
         }
@@ -75,25 +67,48 @@ impl<'a> Candidates<'a> {
     pub fn best(&self) -> usize {
         let block = self.buffers.block_max.iter().position(|&max| max == self.highest).unwrap_or(0);
         let start = block * BLOCK;
-        start + position(self.logits.get(start..).unwrap_or_default(), |logit| logit == self.highest)
+        start + position(&self.logits[start..], |logit| logit == self.highest)
     }
 
-    /// The logarithm of token `id`'s probability under the row as it was given: no temperature, no stage.
-    pub fn log_probability(&self, id: usize) -> f32 {
-        let total: f64 = self.logits.chunks(BLOCK).map(|block| mass(block, self.highest, 1.0)).sum();
-        let logit = self.logits.get(id).copied().unwrap_or(f32::NEG_INFINITY);
-        (f64::from(logit) - f64::from(self.highest) - total.ln()) as f32
+    /// log sum exp of the row as it was given: no temperature, no stage.
+    pub fn log_total(&mut self) -> f64 {
+        kernels::masses(self.logits, self.highest, 1.0, &mut self.buffers.block_mass);
+        f64::from(self.highest) + self.buffers.block_mass.iter().sum::<f64>().ln()
+    }
+
+    /// Writes the `count` first tokens and their logits to `first`, and keeps them alone. -inf is never among them.
+    pub fn copy_first(&mut self, count: usize, first: &mut Vec<(i32, f32)>) {
+        self.keep_count(count);
+        self.list_all();
+        self.copy_to_order();
+        self.buffers.order.sort_unstable_by(Candidate::rank);
+        first.clear();
+        let present = self.buffers.order.iter().filter(|candidate| candidate.logit > f32::NEG_INFINITY);
+        first.extend(present.map(|candidate| (candidate.id as i32, candidate.logit)));
+    }
+
+    /// The whole row again.
+    pub fn restart(&mut self) {
+        self.listed = false;
+    }
+
+    /// Keeps what lies at most `count` standard deviations of all logits above -inf below the highest.
+    pub fn keep_deviations(&mut self, count: f64) {
+        let (present, sum, squares) = kernels::moments(self.logits, self.highest);
+        let mean = sum / present;
+        let deviation = (squares / present - mean * mean).max(0.0).sqrt();
+        self.keep_from((f64::from(self.highest) - count * deviation) as f32);
     }
 
     /// Keeps the `count` first candidates.
     pub fn keep_count(&mut self, count: usize) {
-        if count == 0 || count >= self.len() {
+        if count >= self.len() {
             return;
         }
         let bound = self.lower_bound_of_nth(count);
         self.keep_from(bound);
-        self.copy_to_order();
-        if count < self.buffers.order.len() {
+        if count < self.buffers.list.len() {
+            self.copy_to_order();
             let (_, &mut last, _) = self.buffers.order.select_nth_unstable_by(count - 1, Candidate::rank);
             self.keep_through(last);
         }
@@ -101,25 +116,70 @@ impl<'a> Candidates<'a> {
 
     /// Keeps the shortest run of first candidates, at least one, that holds the share `share` of the mass.
     pub fn keep_mass(&mut self, share: f64) {
-        let total = self.sum();
-        // A candidate lighter than this, and all behind it, weigh less than (1 - share) together: the ones
-        // before it reach the share without it. The little more in the exponent covers rounding.
-        let lightest = (1.0 - share) * total / self.len() as f64;
-        let floor = f64::from(self.highest) + (lightest.ln() - 1e-3) / f64::from(self.inverse_temperature);
-        self.keep_from((floor as f32).next_down());
+        let total = self.total();
+        self.keep_from(self.logit_of_weight(self.lightest(share, total)));
         self.copy_to_order();
-        let (highest, inverse_temperature) = (self.highest, self.inverse_temperature);
-        let weight = |candidate: &Candidate| weight(candidate.logit, highest, inverse_temperature);
-        if let Some(last) = last_within(&mut self.buffers.order, share * total, weight) {
+        if let Some(last) = selection::last_within(&mut self.buffers.order, share * total, Candidate::rank) {
             self.keep_through(last);
         }
     }
 
+    /// Keeps what has at least the share `share` of the highest candidate's weight.
+    pub fn keep_relative(&mut self, share: f64) {
+        let top = self.top();
+        self.keep_from(((share.ln() / f64::from(self.inverse_temperature)) + f64::from(top)) as f32);
+    }
+
+    /// Keeps the shortest run of candidates, by the distance of their surprise from the entropy, that holds the share
+    /// `share` of the mass; at least one.
+    pub fn keep_typical(&mut self, share: f64) {
+        let total = self.total();
+        let entropy = total.ln() - self.mean_logit(total);
+        let least = total.ln() - self.exponent(self.top());
+        // As in `keep_mass`, if no heavier candidate can be as far from the entropy on the other side.
+        let light = (-self.lightest(share, total).ln() + total.ln()).max(2.0 * entropy - least + 1e-3);
+        self.keep_from(self.logit_of_weight((total.ln() - light).exp()));
+        self.copy_to_order();
+        let (highest, inverse_temperature) = (self.highest, self.inverse_temperature);
+        let distance = |candidate: &Candidate| {
+            (total.ln() - exponent(candidate.logit, highest, inverse_temperature) - entropy).abs()
+        };
+        let order = |a: &Candidate, b: &Candidate| distance(a).total_cmp(&distance(b)).then(a.rank(b));
+        if let Some(last) = selection::last_within(&mut self.buffers.order, share * total, order) {
+            self.buffers.list.retain(|candidate| order(candidate, &last) != Ordering::Greater);
+        }
+    }
+
+    /// Drops all candidates of at least the share `share` of the mass, but for the last of them by rank.
+    pub fn drop_first(&mut self, share: f64) {
+        let least = share * self.total();
+        self.list_all();
+        let list = &mut self.buffers.list;
+        let first = list.iter().filter(|candidate| candidate.weight > 0.0 && f64::from(candidate.weight) >= least);
+        if let Some(&last) = first.max_by(|a, b| a.rank(b)) {
+            list.retain(|candidate| candidate.rank(&last) != Ordering::Less);
+        }
+    }
+
+    /// Keeps candidates of a surprise of at most `limit` bits, at least the first. Gives the logarithm of the mass there
+    /// was before: see [`surprise`](Self::surprise).
+    pub fn keep_surprise(&mut self, limit: f64) -> f64 {
+        let log_total = self.total().ln();
+        let bound = self.logit_of_weight((log_total - limit * std::f64::consts::LN_2).exp());
+        self.keep_from(bound.min(self.top()));
+        log_total
+    }
+
+    /// The surprise of token `id`, in bits, among candidates of that mass.
+    pub fn surprise(&self, id: usize, log_total: f64) -> f64 {
+        (log_total - self.exponent(self.logits[id])) / std::f64::consts::LN_2
+    }
+
     /// The candidate at which the running sum of weights, by id, passes the share `uniform` of all.
     pub fn draw(&mut self, uniform: f64) -> usize {
-        let target = uniform * self.sum();
+        let target = uniform * self.total();
         if self.listed {
-            let weighted = self.buffers.list.iter().map(|candidate| (candidate.id as usize, self.weight(*candidate)));
+            let weighted = self.buffers.list.iter().map(|candidate| (candidate.id as usize, candidate.weight));
             return passing(weighted, 0.0, target);
         }
         let mut sum = 0.0;
@@ -143,19 +203,49 @@ impl<'a> Candidates<'a> {
         if self.listed { self.buffers.list.len() } else { self.logits.len() }
     }
 
-    fn weight(&self, candidate: Candidate) -> f32 {
-        weight(candidate.logit, self.highest, self.inverse_temperature)
+    /// The highest logit of a candidate.
+    fn top(&self) -> f32 {
+        if !self.listed {
+            return self.highest;
+        }
+        let logits = self.buffers.list.iter().map(|candidate| candidate.logit);
+        logits.fold(f32::NEG_INFINITY, |a, b| if b > a { b } else { a })
     }
 
-    fn sum(&mut self) -> f64 {
+    /// The sum of all weights.
+    fn total(&mut self) -> f64 {
         if self.listed {
-            return self.buffers.list.iter().map(|candidate| f64::from(self.weight(*candidate))).sum();
+            return self.buffers.list.iter().map(|candidate| f64::from(candidate.weight)).sum();
         }
-        let (highest, inverse_temperature) = (self.highest, self.inverse_temperature);
-        self.buffers.block_mass.clear();
-        let masses = self.logits.chunks(BLOCK).map(|block| mass(block, highest, inverse_temperature));
-        self.buffers.block_mass.extend(masses);
+        kernels::masses(self.logits, self.highest, self.inverse_temperature, &mut self.buffers.block_mass);
         self.buffers.block_mass.iter().sum()
+    }
+
+    /// The mean of (logit - highest) / temperature under the probabilities.
+    fn mean_logit(&self, total: f64) -> f64 {
+        let sum: f64 = if self.listed {
+            let list = self.buffers.list.iter().filter(|candidate| candidate.weight > 0.0);
+            list.map(|candidate| f64::from(candidate.weight) * self.exponent(candidate.logit)).sum()
+        } else {
+            kernels::surprise(self.logits, self.highest, self.inverse_temperature)
+        };
+        sum / total
+    }
+
+    /// A candidate lighter than this, and all n behind it, weigh less than (1 - share) of the total together: the ones
+    /// before it reach the share without it.
+    fn lightest(&self, share: f64, total: f64) -> f64 {
+        (1.0 - share) * total / self.len() as f64
+    }
+
+    /// A logit a little below all whose weight is at least `weight`: the little covers rounding.
+    fn logit_of_weight(&self, weight: f64) -> f32 {
+        let logit = f64::from(self.highest) + (weight.ln() - 1e-3) / f64::from(self.inverse_temperature);
+        (logit as f32).next_down()
+    }
+
+    fn exponent(&self, logit: f32) -> f64 {
+        exponent(logit, self.highest, self.inverse_temperature)
     }
 
     /// A value that the `nth` highest logit reaches: `nth` blocks have a maximum at least as high.
@@ -169,6 +259,12 @@ impl<'a> Candidates<'a> {
         *block_order.select_nth_unstable_by(nth - 1, |a, b| b.total_cmp(a)).1
     }
 
+    fn list_all(&mut self) {
+        if !self.listed {
+            self.keep_from(f32::NEG_INFINITY);
+        }
+    }
+
     /// Keeps candidates whose logit is at least `bound`, in the order of their ids.
     fn keep_from(&mut self, bound: f32) {
         let Buffers { block_max, list, .. } = &mut *self.buffers;
@@ -177,13 +273,15 @@ impl<'a> Candidates<'a> {
             return;
         }
         list.clear();
-        list.reserve(self.logits.len());
         for (block, (logits, &max)) in self.logits.chunks(BLOCK).zip(block_max.iter()).enumerate() {
             if max >= bound {
                 let ids = (block * BLOCK) as u32..;
-                let candidates = ids.zip(logits).map(|(id, &logit)| Candidate { logit, id });
-                list.extend(candidates.filter(|candidate| candidate.logit >= bound));
+                let kept = ids.zip(logits).filter(|&(_, &logit)| logit >= bound);
+                list.extend(kept.map(|(id, &logit)| Candidate { id, logit, weight: 0.0 }));
             }
+        }
+        for candidate in list {
+            candidate.weight = weight(candidate.logit, self.highest, self.inverse_temperature);
         }
         self.listed = true;
     }
@@ -195,44 +293,16 @@ impl<'a> Candidates<'a> {
     fn copy_to_order(&mut self) {
         let Buffers { list, order, .. } = &mut *self.buffers;
         order.clear();
-        order.reserve(list.capacity());
         order.extend_from_slice(list);
     }
 }
 
+fn exponent(logit: f32, highest: f32, inverse_temperature: f32) -> f64 {
+    f64::from((logit - highest) * inverse_temperature)
+}
+
 fn weight(logit: f32, highest: f32, inverse_temperature: f32) -> f32 {
     exp((logit - highest) * inverse_temperature)
-}
-
-fn max_and_nan(block: &[f32]) -> (f32, bool) {
-    let mut max = [f32::NEG_INFINITY; LANES];
-    let mut nan = [false; LANES];
-    let mut take = |lane: usize, logit: f32| {
-        max[lane] = if logit > max[lane] { logit } else { max[lane] };
-        nan[lane] |= logit.is_nan();
-    };
-    for_each_lane(block, &mut take);
-    (max.into_iter().fold(f32::NEG_INFINITY, f32::max), nan.contains(&true))
-}
-
-fn mass(block: &[f32], highest: f32, inverse_temperature: f32) -> f64 {
-    let mut lanes = [0.0_f32; LANES];
-    for_each_lane(block, |lane, logit| lanes[lane] += weight(logit, highest, inverse_temperature));
-    lanes.iter().map(|&lane| f64::from(lane)).sum()
-}
-
-/// Calls `take(lane, logit)` for each logit: over whole groups of lanes first, whose fixed length lets the loop vectorise.
-#[inline(always)]
-fn for_each_lane(block: &[f32], mut take: impl FnMut(usize, f32)) {
-    let (groups, rest) = block.as_chunks::<LANES>();
-    for group in groups {
-        for (lane, &logit) in group.iter().enumerate() {
-            take(lane, logit);
-        }
-    }
-    for (lane, &logit) in rest.iter().enumerate() {
-        take(lane, logit);
-    }
 }
 
 fn position(logits: &[f32], found: impl Fn(f32) -> bool) -> usize {
@@ -253,28 +323,4 @@ fn passing(weighted: impl Iterator<Item = (usize, f32)>, before: f64, target: f6
         }
     }
     chosen
-}
-
-/// The candidate, by rank, at which the running sum of weights reaches `target`: quickselect by mass.
-fn last_within(order: &mut [Candidate], mut target: f64, weight: impl Fn(&Candidate) -> f32) -> Option<Candidate> {
-    let mut rest = order;
-    while rest.len() > SORT_LIMIT {
-        let middle = rest.len() / 2;
-        rest.select_nth_unstable_by(middle, Candidate::rank);
-        let (first, second) = rest.split_at_mut(middle);
-        let mass: f64 = first.iter().map(|candidate| f64::from(weight(candidate))).sum();
-        if mass >= target {
-            rest = first;
-        } else {
-            target -= mass;
-            rest = second;
-        }
-    }
-    rest.sort_unstable_by(Candidate::rank);
-    let mut sum = 0.0;
-    let reaches = rest.iter().find(|candidate| {
-        sum += f64::from(weight(candidate));
-        sum >= target
-    });
-    reaches.or(rest.last()).copied()
 }

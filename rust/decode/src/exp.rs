@@ -13,7 +13,7 @@ const ROUNDER: f32 = 12_582_912.0;
 const SMALLEST: f32 = -87.0;
 
 /// e^x for x <= 0 (and 0 for x < -87, -inf too), within two units of the last place.
-#[inline]
+#[inline(always)]
 pub fn exp(x: f32) -> f32 {
     let clamped = if x > SMALLEST { x } else { SMALLEST };
     let rounded = clamped * LOG2_E + ROUNDER;

@@ -1,13 +1,21 @@
 //! Logits to ids: random numbers and the batched sampler. Pure Rust, knows no Python.
 
 mod candidates;
+mod edits;
 mod error;
 mod exp;
+mod history;
+mod kernels;
+mod logits;
+mod params;
 pub mod rng;
 mod row;
 mod sampler;
+mod selection;
 mod stages;
 
 pub use error::{Fault, SamplerError};
-pub use row::{Choice, SamplingParams};
-pub use sampler::Sampler;
+pub use logits::Logits;
+pub use params::SamplingParams;
+pub use row::Choice;
+pub use sampler::{Batch, Sampler};
