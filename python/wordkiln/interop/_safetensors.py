@@ -59,6 +59,7 @@ class SafetensorsFile:
     """One file: its header, checked.
 
     Attributes:
+        path: of the file.
         shapes: name -> shape.
 
     Raises:
@@ -67,7 +68,7 @@ class SafetensorsFile:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         try:
             with open(path, "rb") as file:
                 self._identity = identity(file.fileno())
@@ -83,12 +84,12 @@ class SafetensorsFile:
         """See `TensorFile`."""
         entry = self._entries[name]
         try:
-            with open(self._path, "rb") as file:
+            with open(self.path, "rb") as file:
                 if identity(file.fileno()) != self._identity:
-                    raise FormatError(f"{self._path}: has changed since it was opened")
+                    raise FormatError(f"{self.path}: has changed since it was opened")
                 array: NDArray[Any] = np.memmap(file, _DTYPES[entry.dtype], "r", self._start + entry.begin, entry.shape)
         except OSError as error:
-            raise PathError(f"{self._path}: cannot be read: {error.strerror or error}") from error
+            raise PathError(f"{self.path}: cannot be read: {error.strerror or error}") from error
         return _widened(array[index], entry.dtype)
 
     def check_dtypes(self, names: Iterable[str]) -> None:
@@ -96,17 +97,19 @@ class SafetensorsFile:
         for name in names:
             dtype = self._entries[name].dtype
             if dtype not in _DTYPES:
-                raise FormatError(f"{self._path}: {name}: dtype {dtype}: must be one of {', '.join(_DTYPES)}")
+                raise FormatError(f"{self.path}: {name}: dtype {dtype}: must be one of {', '.join(_DTYPES)}")
 
 
 class Sharded:
     """Several files as one.
 
     Attributes:
+        path: of the index.
         shapes: name -> shape.
     """
 
-    def __init__(self, files: dict[str, SafetensorsFile]) -> None:
+    def __init__(self, path: Path, files: dict[str, SafetensorsFile]) -> None:
+        self.path = path
         self._files = files
         self.shapes = {name: file.shapes[name] for name, file in files.items()}
 
@@ -172,7 +175,7 @@ def _open_shards(directory: Path) -> Sharded:
         for name in file.shapes:
             if weight_map.get(name) != shard:
                 raise FormatError(f"{path}: weight_map: does not name {name[:80]} of {shard}")
-    return Sharded({name: shards[shard] for name, shard in weight_map.items()})
+    return Sharded(path, {name: shards[shard] for name, shard in weight_map.items()})
 
 
 def _inside(directory: Path, name: str) -> Path:
