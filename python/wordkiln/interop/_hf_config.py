@@ -45,7 +45,7 @@ _DESCRIBING = frozenset(
 _FIXED: dict[str, tuple[Any, ...]] = {
     "add_cross_attention": (False,),
     "is_encoder_decoder": (False,),
-    "partial_rotary_factor": (1, None),
+    "partial_rotary_factor": (1, 1.0),
     "pruned_heads": ({},),
     "rope_interleaved": (False,),
     "scale_attn_by_inverse_layer_idx": (False,),
@@ -105,7 +105,7 @@ def _check_other(key: str, value: Any) -> None:
             f"{_checks.shown(key)}={_checks.shown(value)}: unknown key, which may change what the model computes; "
             "where it does not, take it out of config.json"
         )
-    if not any(type(value) is type(wanted) and value == wanted for wanted in _FIXED[key]) and value != 1.0:
+    if not any(type(value) is type(wanted) and value == wanted for wanted in _FIXED[key]):
         raise FormatError(f"{key}={_checks.shown(value)}: only {_FIXED[key][0]!r} is computed")
 
 
