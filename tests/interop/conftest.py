@@ -45,6 +45,7 @@ YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max
 MODELS = {
     "llama": ("LlamaConfig", LLAMA),
     "llama-padded": ("LlamaConfig", LLAMA | {"vocab_size": 320}),
+    "llama-32": ("LlamaConfig", LLAMA | {"hidden_size": 96, "intermediate_size": 160, "eos_token_id": [2, 5]}),
     "llama-tied": ("LlamaConfig", LLAMA | {"tie_word_embeddings": True}),
     "llama-biases": ("LlamaConfig", LLAMA | {"attention_bias": True, "mlp_bias": True, "hidden_act": "gelu"}),
     "llama-head-dim": ("LlamaConfig", LLAMA | {"head_dim": 12}),

@@ -58,6 +58,8 @@ class GgufFile:
                 array: NDArray[Any] = np.memmap(file, "u1", "r", tensor.begin, shape)
         except OSError as error:
             raise PathError(f"{self._path}: cannot be read: {error.strerror or error}") from error
+        if len(shape) == 1:  # its bytes lie along the dimension that the index is of
+            return _decoded(np.asarray(array), tensor.encoding)[index]
         return _decoded(np.asarray(array[index]), tensor.encoding)
 
     def check_dtypes(self, names: Iterable[str]) -> None:
