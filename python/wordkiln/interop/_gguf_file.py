@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from wordkiln.errors import DependencyError, FormatError, PathError
 from wordkiln.interop import _gguf_blocks, _gguf_header
-from wordkiln.interop._layout import Shape
+from wordkiln.interop._layout import Shape, label
 from wordkiln.interop._safetensors import identity
 
 
@@ -72,10 +72,10 @@ class GgufFile:
         for name, tensor in sorted(self._tensors.items(), key=lambda item: item[1].begin):
             values, width = _block(tensor.encoding)
             if not tensor.shape or tensor.shape[-1] % values:
-                raise FormatError(f"{name[:80]}: shape {list(tensor.shape)}: rows must be blocks of {values}")
+                raise FormatError(f"{label(name)}: shape {list(tensor.shape)}: rows must be blocks of {values}")
             if tensor.begin < reached:
-                raise FormatError(f"{before} and {name[:80]} overlap at byte {tensor.begin}")
-            reached, before = tensor.begin + math.prod(tensor.shape) // values * width, name[:80]
+                raise FormatError(f"{before} and {label(name)} overlap at byte {tensor.begin}")
+            reached, before = tensor.begin + math.prod(tensor.shape) // values * width, label(name)
             if reached > size:
                 raise FormatError(f"truncated: {before} ends at byte {reached} of {size}")
 
@@ -97,7 +97,7 @@ def _check_encoding(name: str, encoding: int) -> None:
         _decoded(np.zeros((1, _block(encoding)[1]), np.uint8), encoding)
     except NotImplementedError:
         label = _library().GGMLQuantizationType(encoding).name
-        raise FormatError(f"{name[:80]}: encoding {label}, which the gguf library cannot turn into float32") from None
+        raise FormatError(f"{label(name)}: encoding {label}, which the gguf library cannot turn into float32") from None
 
 
 def _decoded(rows: NDArray[np.uint8], encoding: int) -> NDArray[np.float32]:

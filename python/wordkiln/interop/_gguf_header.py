@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from wordkiln.errors import FormatError
-from wordkiln.interop._layout import Shape
+from wordkiln.interop._layout import Shape, label
 
 _MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
@@ -71,13 +71,13 @@ def read_header(data: Bytes) -> Header:
     for _ in range(reader.count("keys", _MAX_KEYS)):
         name = reader.string(_MAX_NAME)
         if name in metadata:
-            raise FormatError(f"{name[:80]!r} stands twice in the metadata")
+            raise FormatError(f"{label(name)} stands twice in the metadata")
         metadata[name] = reader.value(name, reader.number("<u4"))
     table: dict[str, Tensor] = {}
     for _ in range(tensors):
         name = reader.string(_MAX_NAME)
         if name in table:
-            raise FormatError(f"tensor {name[:80]!r} stands twice")
+            raise FormatError(f"tensor {label(name)} stands twice")
         table[name] = reader.tensor(name)
     start = _aligned(reader.at, metadata)
     return Header(metadata, {name: dataclasses.replace(one, begin=start + one.begin) for name, one in table.items()})
@@ -127,17 +127,17 @@ class _Reader:
         if kind == _ARRAY:
             return self._array(name)
         if kind not in _SCALARS:
-            raise FormatError(f"{name[:80]}: type {kind} is none of GGUF's")
+            raise FormatError(f"{label(name)}: type {kind} is none of GGUF's")
         return self.number(_SCALARS[kind])
 
     def _array(self, name: str) -> Any:
         kind = self.number("<u4")
-        count = self.count(f"items of {name[:80]}", _MAX_ITEMS)
+        count = self.count(f"items of {label(name)}", _MAX_ITEMS)
         if kind == _STRING:
             return self._strings(count)
         dtype = np.dtype("?" if kind == _BOOL else _SCALARS.get(kind, "V0"))
         if not dtype.itemsize:
-            raise FormatError(f"{name[:80]}: arrays of type {kind} are not read")
+            raise FormatError(f"{label(name)}: arrays of type {kind} are not read")
         return np.frombuffer(self.bytes(count * dtype.itemsize), dtype)
 
     def _strings(self, count: int) -> list[str]:
@@ -158,7 +158,7 @@ class _Reader:
     def tensor(self, name: str) -> Tensor:
         dimensions = self.number("<u4")
         if dimensions > _MAX_DIMENSIONS:
-            raise FormatError(f"{name[:80]}: {dimensions} dimensions: must be at most {_MAX_DIMENSIONS}")
-        shape = tuple(self.count(f"in a dimension of {name[:80]}", _MAX_SIZE) for _ in range(dimensions))
+            raise FormatError(f"{label(name)}: {dimensions} dimensions: must be at most {_MAX_DIMENSIONS}")
+        shape = tuple(self.count(f"in a dimension of {label(name)}", _MAX_SIZE) for _ in range(dimensions))
         kind = self.number("<u4")
-        return Tensor(shape[::-1], kind, self.count(f"bytes before {name[:80]}", len(self._data)))
+        return Tensor(shape[::-1], kind, self.count(f"bytes before {label(name)}", len(self._data)))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from wordkiln._json_files import parse_json, read_json
 from wordkiln.errors import FormatError, PathError
-from wordkiln.interop._layout import Shape
+from wordkiln.interop._layout import Shape, label
 from wordkiln.models import _checks
 
 WEIGHTS = "model.safetensors"
@@ -40,7 +40,7 @@ class _Entry:
 
     @classmethod
     def of(cls, path: Path, name: str, value: Any) -> _Entry:
-        where = f"{path}: {name[:80]}"
+        where = f"{path}: {label(name)}"
         value = value if isinstance(value, dict) else {}
         dtype, shape, offsets = value.get("dtype"), value.get("shape"), value.get("data_offsets")
         if not isinstance(dtype, str):
@@ -170,11 +170,11 @@ def _open_shards(directory: Path) -> Sharded:
             shards[name] = SafetensorsFile(_inside(directory, name))
     for name, shard in weight_map.items():
         if name not in shards[shard].shapes:
-            raise FormatError(f"{path}: weight_map: {name[:80]} is not in {shard}")
+            raise FormatError(f"{path}: weight_map: {label(name)} is not in {shard}")
     for shard, file in shards.items():
         for name in file.shapes:
             if weight_map.get(name) != shard:
-                raise FormatError(f"{path}: weight_map: does not name {name[:80]} of {shard}")
+                raise FormatError(f"{path}: weight_map: does not name {label(name)} of {shard}")
     return Sharded(path, {name: shards[shard] for name, shard in weight_map.items()})
 
 
@@ -213,9 +213,9 @@ def _check_places(path: Path, entries: dict[str, _Entry], data_size: int) -> Non
         if entry.begin != reached:
             what = "overlap" if entry.begin < reached else "leave a hole"
             raise FormatError(
-                f"{path}: {before} and {name[:80]} {what} at byte {min(entry.begin, reached)} of the data"
+                f"{path}: {before} and {label(name)} {what} at byte {min(entry.begin, reached)} of the data"
             )
-        reached, before = entry.end, name[:80]
+        reached, before = entry.end, label(name)
     if reached != data_size:
         raise FormatError(f"{path}: truncated or too long: {data_size} bytes of data, {reached} of them in tensors")
 
