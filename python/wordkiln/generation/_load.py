@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 DType = Literal["float32", "bfloat16", "int8"]
 
 _CONFIG, _WEIGHTS, _TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
-_BEST = "best"
 _CONFIG_LIMIT = 2**20
 
 
@@ -50,7 +49,9 @@ def load(
         raise ArgumentError(f"backend={backend!r}: must be 'runtime' or 'torch'")
     if backend == "runtime" and device != "cpu":
         raise ArgumentError(f"device={device!r}: must be 'cpu' for backend='runtime'")
-    path = _model_path(Path(path))
+    from wordkiln.models.checkpoint import of_run
+
+    path = of_run(path)
     recurrent = _is_recurrent(path)
     if (recurrent or backend == "torch") and dtype != "float32":
         reason = "a recurrent model" if recurrent else "backend='torch'"
@@ -110,15 +111,6 @@ def _check_tokenizer(directory: Path, config: ModelConfig, tokenizer: Tokenizer)
             f"{directory}: {_TOKENIZER} has {tokenizer.vocab_size} tokens, but the model's vocab_size is "
             f"{config.vocab_size}: it is not the tokenizer of this model"
         )
-
-
-def _model_path(path: Path) -> Path:
-    """The directory or file that the model is in: of a run directory, best/."""
-    if not path.is_dir():
-        if not path.exists():
-            raise PathError(f"{path}: does not exist: must be a model's directory or a .gguf file")
-        return path
-    return path if (path / _CONFIG).exists() or not (path / _BEST).is_dir() else path / _BEST
 
 
 def _is_recurrent(path: Path) -> bool:

@@ -96,8 +96,8 @@ def _check_encoding(name: str, encoding: int) -> None:
     try:
         _decoded(np.zeros((1, _block(encoding)[1]), np.uint8), encoding)
     except NotImplementedError:
-        label = _library().GGMLQuantizationType(encoding).name
-        raise FormatError(f"{label(name)}: encoding {label}, which the gguf library cannot turn into float32") from None
+        known = _library().GGMLQuantizationType(encoding).name
+        raise FormatError(f"{label(name)}: encoding {known}, which the gguf library cannot turn into float32") from None
 
 
 def _decoded(rows: NDArray[np.uint8], encoding: int) -> NDArray[np.float32]:
