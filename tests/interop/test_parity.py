@@ -93,6 +93,7 @@ def test_older_configs_say_the_same(copy):
     assert open_model(directory).architecture == before
 
 
+@pytest.mark.slow
 def test_smollm2s_logits_are_transformers(smollm2):
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")

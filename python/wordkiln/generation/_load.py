@@ -61,10 +61,9 @@ def load(
 
 def _load_decoder(path: Path, dtype: DType) -> LanguageModel:
     from wordkiln.interop import open_model
-
-    opened = open_model(path)
     from wordkiln.runtime import DecoderModel
 
+    opened = open_model(path)
     return LanguageModel(
         DecoderModel(opened.architecture, opened.source, dtype=dtype),
         opened.tokenizer,
