@@ -23,6 +23,16 @@ def test_greedy_texts_are_transformers(make_tiny, name):
     assert list(model.generate("the quick 明月", max_new_tokens=12, temperature=0).ids)[: len(wanted)] == wanted
 
 
+def test_rows_without_a_token_are_never_chosen(make_tiny):
+    tiny = make_tiny("llama-padded")
+    model = wk.load(tiny.directory)
+    prompts = ["the quick", "明月", "lazy dog", "a"]
+    completions = model.generate(prompts, max_new_tokens=20, temperature=0)
+    assert all(token < 300 for completion in completions for token in completion.ids)
+    rows = [[*model.tokenizer.encode(prompt), *one.ids] for prompt, one in zip(prompts, completions, strict=True)]
+    assert max(tiny.logits(row).argmax(-1).max() for row in rows) >= 300, "transformers would choose one"
+
+
 def test_smollm2_names_paris(smollm2):
     model = wk.load(smollm2.parent)
     assert "Paris" in model.generate("The capital of France is", max_new_tokens=2, temperature=0).text

@@ -69,6 +69,7 @@ def _load_decoder(path: Path, dtype: DType) -> LanguageModel:
         opened.tokenizer,
         end_ids=opened.architecture.eos_token_ids or None,
         beginning=[opened.bos_token_id] if opened.add_bos and opened.bos_token_id is not None else [],
+        banned_ids=opened.unused_ids,
         chat_template=opened.chat_template,
     )
 
