@@ -25,6 +25,7 @@ def test_the_plain_definition_gives_transformers_logits(tiny):
     opened = open_model(tiny.directory)
     wanted = tiny.logits(IDS)
     assert wanted.std() > 1
+    assert opened.num_parameters == tiny.model.num_parameters()
     np.testing.assert_allclose(reference.logits(opened.architecture, opened.source, IDS), wanted, **TOLERANCE)
 
 
