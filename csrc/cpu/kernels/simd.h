@@ -3,7 +3,7 @@
 #pragma once
 
 #include <stdint.h>
-#if defined(__AVX512F__)
+#if defined(__AVX2__)
 #include <immintrin.h>
 #endif
 
@@ -201,14 +201,18 @@ WORDKILN_INLINE Words multiply_wide(Words x, uint32_t y, Words& high) {
   return x * y;
 }
 
-// Of each lane: sum + the four products of its bytes, those of `x` from 0 to 255, those of `y` signed.
-WORDKILN_INLINE Simd<float>::Int add_byte_products(Simd<float>::Int sum, Simd<float>::Int x, Simd<float>::Int y) {
-#if defined(__AVX512VNNI__)
-  return (Simd<float>::Int)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)x, (__m512i)y);
+// Bytes as the integers they are. One instruction, which GCC 12 does not find: it takes the elements apart.
+WORDKILN_INLINE Simd<float>::Int load_bytes(const int8_t* from) {
+#if defined(__AVX512F__)
+  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
+  return (Simd<float>::Int)_mm512_maskz_cvtepi8_epi32(0xffff, bytes);  // the plain one: GCC 12 warns of its own header
+#elif defined(__AVX2__)
+  return (Simd<float>::Int)_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)));
 #else
-  WORDKILN_UNROLL
-  for (int shift = 0; shift < 32; shift += 8) sum += ((x >> shift) & 0xff) * ((y << (24 - shift)) >> 24);
-  return sum;
+  typedef int8_t Bytes __attribute__((vector_size(kLanes<float>)));
+  Bytes bytes;
+  __builtin_memcpy(&bytes, from, sizeof bytes);
+  return __builtin_convertvector(bytes, Simd<float>::Int);
 #endif
 }
 
