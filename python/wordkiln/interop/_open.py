@@ -39,17 +39,17 @@ def open_model(path: str | os.PathLike[str]) -> OpenedModel:
     """
     path = Path(path)
     if path.is_dir():
-        if (path / CONFIG).exists():
+        if (path / CONFIG).is_file():
             return _open_directory(path)
         return _open_gguf(_only_gguf(path))
-    if path.suffix != ".gguf" or not path.exists():
+    if path.suffix != ".gguf" or not path.is_file():
         what = "is another file" if path.exists() else "does not exist"
         raise PathError(f"{path}: {what}: must be a model's directory or a .gguf file")
     return _open_gguf(path)
 
 
 def _only_gguf(directory: Path) -> Path:
-    files = sorted(directory.glob("*.gguf"))
+    files = sorted(file for file in directory.glob("*.gguf") if file.is_file())
     if len(files) == 1:
         return files[0]
     if files:
