@@ -9,6 +9,7 @@ import typer
 
 from wordkiln.cli.demo import demo
 from wordkiln.cli.doctor import doctor
+from wordkiln.cli.export import export_app
 from wordkiln.cli.generate import generate
 from wordkiln.cli.info import info
 from wordkiln.cli.tokenizer import tokenizer_app
@@ -26,6 +27,7 @@ app = typer.Typer(
 app.command(rich_help_panel="From text to a model")(train)
 app.add_typer(tokenizer_app, name="tokenizer", rich_help_panel="From text to a model")
 app.command(rich_help_panel="From a model to text")(generate)
+app.add_typer(export_app, name="export", rich_help_panel="From a model to text")
 app.command(rich_help_panel="Look around")(info)
 app.command(rich_help_panel="Look around")(doctor)
 app.command(rich_help_panel="Look around")(demo)

@@ -57,7 +57,7 @@ def generation_defaults(directory: Path) -> dict[str, Any]:
     return found
 
 
-def end_ids(directory: Path, architecture: Architecture) -> Architecture:
+def with_end_ids(architecture: Architecture, directory: Path) -> Architecture:
     """The architecture with the end tokens of the file, which count before those of config.json.
 
     Raises:
@@ -72,4 +72,4 @@ def end_ids(directory: Path, architecture: Architecture) -> Architecture:
 
 
 def _values(path: Path) -> dict[str, Any]:
-    return read_json(path, _LIMIT) if path.exists() else {}
+    return read_json(path, _LIMIT) if path.is_file() else {}

@@ -8,10 +8,10 @@ from pathlib import Path
 from wordkiln._json_files import read_json
 from wordkiln.errors import FormatError, PathError
 from wordkiln.interop import _gguf_model, _hf_config, _hf_plan
-from wordkiln.interop._generation_config import end_ids, generation_defaults
+from wordkiln.interop._generation_config import generation_defaults, with_end_ids
 from wordkiln.interop._gguf_file import GgufFile
 from wordkiln.interop._layout import check_plan
-from wordkiln.interop._opened import OpenedModel, prompt_start
+from wordkiln.interop._opened import OpenedModel, check_vocabulary, prompt_start
 from wordkiln.interop._safetensors import open_weights
 from wordkiln.interop._source import Weights
 from wordkiln.tokenizer import Tokenizer
@@ -39,16 +39,17 @@ def open_model(path: str | os.PathLike[str]) -> OpenedModel:
     """
     path = Path(path)
     if path.is_dir():
-        if (path / CONFIG).exists():
+        if (path / CONFIG).is_file():
             return _open_directory(path)
         return _open_gguf(_only_gguf(path))
-    if not path.exists():
-        raise PathError(f"{path}: does not exist: must be a model's directory or a .gguf file")
+    if path.suffix != ".gguf" or not path.is_file():
+        what = "is another file" if path.exists() else "does not exist"
+        raise PathError(f"{path}: {what}: must be a model's directory or a .gguf file")
     return _open_gguf(path)
 
 
 def _only_gguf(directory: Path) -> Path:
-    files = sorted(directory.glob("*.gguf"))
+    files = sorted(file for file in directory.glob("*.gguf") if file.is_file())
     if len(files) == 1:
         return files[0]
     if files:
@@ -64,38 +65,43 @@ def _open_directory(directory: Path) -> OpenedModel:
         description = _hf_config.describe(config)
     except FormatError as error:
         raise FormatError(f"{directory / CONFIG}: {error}") from error
+    tokenizer = _tokenizer(directory, config.get(_FINGERPRINT), description.architecture.vocab_size)
+    bos, add_bos = prompt_start(tokenizer)
+    return OpenedModel(
+        architecture=with_end_ids(description.architecture, directory),
+        source=_weights(directory, description),
+        tokenizer=tokenizer,
+        chat_template=tokenizer.chat_template,
+        bos_token_id=bos,
+        add_bos=add_bos,
+        generation=generation_defaults(directory),
+    )
+
+
+def _weights(directory: Path, description: _hf_config.Description) -> Weights:
     file = open_weights(directory)
     try:
         plan = _hf_plan.plan_of(description, file.shapes)
         check_plan(plan, file.shapes, lambda name: _hf_plan.is_ignorable(description, name))
     except FormatError as error:
-        raise FormatError(f"{directory}: weights: {error}") from error
+        raise FormatError(f"{file.path}: {error}") from error
     file.check_dtypes({part.tensor for part in plan.values()})
-    generation, ends = generation_defaults(directory), end_ids(directory, description.architecture)
+    return Weights(plan, file)
+
+
+def _tokenizer(directory: Path, fingerprint: object, vocab_size: int) -> Tokenizer:
+    """The tokenizer of the model: config.json of our own models tells the one that they were saved with."""
     tokenizer = Tokenizer.load(directory)
-    _check_fingerprint(directory, config.get(_FINGERPRINT), tokenizer)
-    bos, add_bos = prompt_start(tokenizer)
-    try:
-        return OpenedModel(
-            architecture=ends,
-            source=Weights(plan, file),
-            tokenizer=tokenizer,
-            chat_template=tokenizer.chat_template,
-            bos_token_id=bos,
-            add_bos=add_bos,
-            generation=generation,
-        )
-    except FormatError as error:
-        raise FormatError(f"{directory}: {error}") from error
-
-
-def _check_fingerprint(directory: Path, wanted: object, tokenizer: Tokenizer) -> None:
-    """config.json of our own models tells the tokenizer they were saved with."""
-    if isinstance(wanted, str) and wanted != tokenizer.fingerprint:
+    if isinstance(fingerprint, str) and fingerprint != tokenizer.fingerprint:
         raise FormatError(
             f"{directory}: the tokenizer is not that of this model (fingerprint "
-            f"{tokenizer.fingerprint[:12]}..., saved with {wanted[:12]}...)"
+            f"{tokenizer.fingerprint[:12]}..., saved with {fingerprint[:12]}...)"
         )
+    try:
+        check_vocabulary(tokenizer, vocab_size)
+    except FormatError as error:
+        raise FormatError(f"{directory}: {error}") from error
+    return tokenizer
 
 
 def _open_gguf(path: Path) -> OpenedModel:
@@ -107,6 +113,7 @@ def _open_gguf(path: Path) -> OpenedModel:
         check_plan(plan, file.shapes, _gguf_model.is_ignorable)
         file.check_dtypes({part.tensor for part in plan.values()})
         tokenizer = Tokenizer.from_gguf(file.metadata)
+        check_vocabulary(tokenizer, architecture.vocab_size)
         starts = file.metadata.get("tokenizer.ggml.model") == "llama"
         bos, add_bos = prompt_start(tokenizer, starts or file.metadata.get("tokenizer.ggml.pre") in _BEGINS)
         return OpenedModel(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from wordkiln.errors import FormatError
+from wordkiln.interop._layout import tensor_shapes
 from wordkiln.runtime.architecture import Architecture, TensorSource
 from wordkiln.tokenizer import Tokenizer
 
@@ -23,7 +25,7 @@ class OpenedModel:
         chat_template: the Jinja template of the tokenizer, or None.
         bos_token_id: the id of a text's begin, or None.
         add_bos: whether the ids of a prompt must start with `bos_token_id`, which `Tokenizer.encode` does not add.
-        generation: settings that the files recommend (generation_config.json), of those in `GENERATION_DEFAULTS`.
+        generation: settings that the files recommend (generation_config.json): `GENERATION_DEFAULTS` are the names.
     """
 
     architecture: Architecture
@@ -34,12 +36,13 @@ class OpenedModel:
     add_bos: bool = False
     generation: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        if self.tokenizer.vocab_size > self.architecture.vocab_size:
-            raise FormatError(
-                f"the tokenizer has {self.tokenizer.vocab_size} tokens, but the model's vocab_size is "
-                f"{self.architecture.vocab_size}: it is not the tokenizer of this model"
-            )
+    @property
+    def num_parameters(self) -> int:
+        """Number of weights; a tied head counts once."""
+        names = self.source.names()
+        biases = {name.split(".")[-2] for name in names if name.endswith(".bias")}
+        shapes = tensor_shapes(self.architecture, biases=biases, tied="head.weight" not in names)
+        return sum(math.prod(shape) for shape in shapes.values())
 
     @functools.cached_property
     def unused_ids(self) -> tuple[int, ...]:
@@ -49,6 +52,19 @@ class OpenedModel:
         """
         known = self.tokenizer.vocabulary
         return tuple(id for id in range(self.architecture.vocab_size) if id not in known)
+
+
+def check_vocabulary(tokenizer: Tokenizer, vocab_size: int) -> None:
+    """Refuse a tokenizer with ids that the model does not have.
+
+    Raises:
+        FormatError: it has.
+    """
+    if tokenizer.vocab_size > vocab_size:
+        raise FormatError(
+            f"the tokenizer has {tokenizer.vocab_size} tokens, but the model's vocab_size is {vocab_size}: "
+            "it is not the tokenizer of this model"
+        )
 
 
 def prompt_start(tokenizer: Tokenizer, default: bool = False) -> tuple[int | None, bool]:

@@ -49,7 +49,14 @@ class Weights:
             array = _halves_apart(array, part.pairs_of_heads)
         if part.scale != 1.0:
             array = array * np.float32(part.scale)
-        return np.ascontiguousarray(array)
+        # Where a file's data begins at an odd byte, a view of it would not be aligned.
+        return np.require(array, np.float32, ["C_CONTIGUOUS", "ALIGNED"])
+
+
+def pairs_together(array: Array, heads: int) -> Array:
+    """Rows of each head from the order 0, 1, 2, ... to 0, D/2, 1, D/2 + 1, ..."""
+    halves = array.reshape(heads, 2, array.shape[0] // heads // 2, *array.shape[1:])
+    return halves.swapaxes(1, 2).reshape(array.shape)
 
 
 def _halves_apart(array: Array, heads: int) -> Array:

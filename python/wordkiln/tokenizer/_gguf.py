@@ -40,6 +40,24 @@ _NORMALIZED = ("qwen2",)
 
 
 @dataclass(frozen=True)
+class Pre:
+    """What llama.cpp's name of a pre-tokenizer stands for, beside the pattern."""
+
+    name: str
+    takes_whole_pieces: bool
+    normalizes: bool
+
+
+def pres_of(pattern: str) -> list[Pre]:
+    """The names under which text is cut by a pattern.
+
+    cl100k has none of its own: llama3's differs from it in text that ends in a line break and then spaces.
+    """
+    names = _PATTERNS.get("llama3" if pattern == "cl100k" else pattern, ())
+    return [Pre(name, name in _WHOLE_PIECES, name in _NORMALIZED) for name in names]
+
+
+@dataclass(frozen=True)
 class Tables:
     """The metadata, checked."""
 

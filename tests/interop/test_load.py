@@ -1,0 +1,104 @@
+"""`wk.load` of the models of others: greedy texts are transformers'."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+import wordkiln as wk
+from wordkiln.errors import ArgumentError
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("name", ["llama", "gpt2", "mistral", "qwen3"])
+def test_greedy_texts_are_transformers(make_tiny, name):
+    torch = pytest.importorskip("torch")
+    tiny = make_tiny(name)
+    model = wk.load(tiny.directory)
+    prompt = model.tokenizer.encode("the quick 明月")
+    wanted = tiny.model.generate(torch.tensor([prompt]), max_new_tokens=12, do_sample=False, pad_token_id=0)
+    wanted = [token for token in wanted[0, len(prompt) :].tolist() if token not in (2, 3)]
+    # Untrained logits are far apart: no two are nearer than the difference between float32 and float64.
+    assert list(model.generate("the quick 明月", max_new_tokens=12, temperature=0).ids)[: len(wanted)] == wanted
+
+
+def test_rows_without_a_token_are_never_chosen(make_tiny):
+    tiny = make_tiny("llama-padded")
+    model = wk.load(tiny.directory)
+    prompts = ["the quick", "明月", "lazy dog", "a"]
+    completions = model.generate(prompts, max_new_tokens=20, temperature=0)
+    assert all(token < 300 for completion in completions for token in completion.ids)
+    rows = [[*model.tokenizer.encode(prompt), *one.ids] for prompt, one in zip(prompts, completions, strict=True)]
+    assert max(tiny.logits(row).argmax(-1).max() for row in rows) >= 300, "transformers would choose one"
+
+
+def test_smollm2_names_paris(smollm2):
+    model = wk.load(smollm2.parent)
+    assert "Paris" in model.generate("The capital of France is", max_new_tokens=2, temperature=0).text
+    assert model.end_ids == {2}
+
+
+def test_settings_of_the_files_reach_the_model(copy):
+    directory = copy("llama-padded")
+    tokenizer = wk.Tokenizer.load(directory).with_chat_template("{{ messages }}")
+    tokenizer.save(directory)
+    (directory / "tokenizer_config.json").write_text(
+        json.dumps({"bos_token": "<|endoftext|>", "add_bos_token": True, "chat_template": "{{ messages }}"})
+    )
+    (directory / "generation_config.json").write_text(
+        json.dumps({"eos_token_id": [7, 299], "temperature": 0.5, "transformers_version": "5"})
+    )
+    opened = wk.interop.open_model(directory)
+    assert (opened.bos_token_id, opened.add_bos, opened.chat_template) == (299, True, "{{ messages }}")
+    assert (opened.architecture.eos_token_ids, opened.generation) == ((7, 299), {"temperature": 0.5})
+    assert opened.unused_ids == tuple(range(300, 320))
+    model = wk.load(directory)
+    assert model.end_ids == {7, 299}
+
+
+def test_what_the_tokenizers_file_puts_before_a_text_is_told(copy):
+    directory = copy()
+    file = json.loads((directory / "tokenizer.json").read_text())
+    file["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [{"SpecialToken": {"id": "<|endoftext|>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [],
+        "special_tokens": {"<|endoftext|>": {"id": "<|endoftext|>", "ids": [299], "tokens": ["<|endoftext|>"]}},
+    }
+    (directory / "tokenizer.json").write_text(json.dumps(file))
+    opened = wk.interop.open_model(directory)
+    assert (opened.bos_token_id, opened.add_bos) == (299, True)
+
+
+@pytest.mark.abuse
+def test_other_precisions_are_refused(make_tiny):
+    for options in ({"dtype": "int3"}, {"dtype": "bfloat16", "backend": "torch"}):
+        with pytest.raises(ArgumentError, match="dtype="):
+            wk.load(make_tiny("llama").directory, **options)
+
+
+WITHOUT = """
+import sys
+for name in ("torch", "transformers", "gguf"):
+    sys.modules[name] = None  # importing it raises, as if it were not there
+import wordkiln as wk
+opened = wk.interop.open_model(sys.argv[1])
+assert opened.source.read("layers.0.q.weight").shape == (576, 576)
+try:
+    wk.interop.export_gguf(sys.argv[1], "out.gguf")
+except wk.errors.DependencyError as error:
+    assert "pip install 'wordkiln[gguf]'" in str(error)
+else:
+    raise AssertionError
+"""
+
+
+def test_a_gguf_file_of_blocks_needs_no_library(smollm2, tmp_path):
+    environment = os.environ | {"PYTHONWARNINGS": "error", "PYTHONUTF8": "1"}
+    command = [sys.executable, "-c", WITHOUT, str(smollm2)]
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
