@@ -1,5 +1,6 @@
 """A finished model writes here: `load` gives a `LanguageModel`; `Sampler` is the part that chooses tokens."""
 
+from wordkiln.generation._beam import BeamParams, Hypothesis, beam_search
 from wordkiln.generation._load import load
 from wordkiln.generation._model import LanguageModel, derive_seed
 from wordkiln.generation._row import Completion
@@ -8,12 +9,15 @@ from wordkiln.generation._stream import TextStream
 from wordkiln.generation.protocol import StepModel
 
 __all__ = [
+    "BeamParams",
     "Completion",
+    "Hypothesis",
     "LanguageModel",
     "Sampler",
     "SamplingParams",
     "StepModel",
     "TextStream",
+    "beam_search",
     "derive_seed",
     "load",
 ]

@@ -1,5 +1,6 @@
-//! Logits to ids: random numbers and the batched sampler. Pure Rust, knows no Python.
+//! Logits to ids: random numbers, the batched sampler, beam search. Pure Rust, knows no Python.
 
+pub mod beam;
 mod candidates;
 mod error;
 mod exp;
@@ -8,6 +9,7 @@ mod row;
 mod sampler;
 mod stages;
 
+pub use beam::{BeamError, BeamParams, BeamSearch, EarlyStopping, Hypothesis};
 pub use error::{Fault, SamplerError};
 pub use row::{Choice, SamplingParams};
 pub use sampler::Sampler;
