@@ -179,14 +179,11 @@ impl BeamSearch {
         for (index, row) in rows.iter().enumerate() {
             row.outcome.map_err(|fault| BeamError::Logits { row: index, prompt: row.prompt, fault })?;
         }
-        let stuck = self.groups.iter().position(|group| {
-            let at_its_end = || group.beams.iter().all(|beam| rows[beam.row].scan.candidates.is_empty());
-            group.ended.is_empty() && at_its_end()
-        });
-        match stuck {
-            Some(group) => {
-                Err(BeamError::NoToken { prompt: group / self.params.num_beam_groups, written: self.written })
-            }
+        let is_over = |group: &Group| {
+            group.ended.is_empty() && group.beams.iter().all(|beam| rows[beam.row].scan.candidates.is_empty())
+        };
+        match self.groups.chunks(self.params.num_beam_groups).position(|groups| groups.iter().all(is_over)) {
+            Some(prompt) => Err(BeamError::NoToken { prompt, written: self.written }),
             None => Ok(()),
         }
     }
