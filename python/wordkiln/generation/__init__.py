@@ -1,6 +1,7 @@
 """A finished model writes here: `load` gives a `LanguageModel`; `Sampler` is the part that chooses tokens."""
 
 from wordkiln.generation._beam import BeamParams, Hypothesis, beam_search
+from wordkiln.generation._constraint import Constraint, ConstraintMatcher, fill_masks
 from wordkiln.generation._load import load
 from wordkiln.generation._model import LanguageModel, derive_seed
 from wordkiln.generation._row import Completion
@@ -11,6 +12,8 @@ from wordkiln.generation.protocol import StepModel
 __all__ = [
     "BeamParams",
     "Completion",
+    "Constraint",
+    "ConstraintMatcher",
     "Hypothesis",
     "LanguageModel",
     "Sampler",
@@ -19,5 +22,6 @@ __all__ = [
     "TextStream",
     "beam_search",
     "derive_seed",
+    "fill_masks",
     "load",
 ]

@@ -2,7 +2,7 @@
 //! schema); here they get limits, errors, and a vocabulary whose end is any of several tokens.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use llguidance::api::{ParserLimits, TopLevelGrammar};
@@ -280,17 +280,21 @@ impl Matcher {
     }
 }
 
-/// Fills a row of `masks` [matchers, words] for each matcher, in parallel.
+/// Fills a row of `masks` [matchers, words] for each matcher, in parallel. The same matcher may stand in several rows.
 ///
 /// # Errors
-/// As [`Matcher::fill`], for the first such row.
-pub fn fill_masks(matchers: &mut [&mut Matcher], masks: &mut [u32]) -> Result<(), ConstraintError> {
-    let words = matchers.first().map_or(1, |matcher| matcher.size.div_ceil(32));
+/// As [`Matcher::fill`], for one such row.
+pub fn fill_masks(matchers: &[&Mutex<Matcher>], masks: &mut [u32]) -> Result<(), ConstraintError> {
+    let words = matchers.first().map_or(1, |matcher| lock(matcher).size.div_ceil(32));
     let expected = matchers.len() * words;
     if masks.len() != expected {
         return Err(ConstraintError::Shape { given: masks.len(), expected });
     }
-    matchers.par_iter_mut().zip(masks.par_chunks_mut(words)).try_for_each(|(matcher, mask)| matcher.fill(mask))
+    matchers.par_iter().zip(masks.par_chunks_mut(words)).try_for_each(|(matcher, mask)| lock(matcher).fill(mask))
+}
+
+fn lock(matcher: &Mutex<Matcher>) -> MutexGuard<'_, Matcher> {
+    matcher.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A token's bytes, or none where grammars could not match it, or take it for a special token.
