@@ -39,7 +39,7 @@ def test_philox_gives_the_known_answers_of_random123(counter, key, expected):
 @pytest.mark.property
 @given(SEEDS, SEEDS)
 def test_random_numbers_and_derived_seeds_are_those_of_the_definition(seed, step):
-    assert _rust.uniform(seed, step) == spec.uniform(seed, step)
+    assert _rust.uniforms(seed, step) == spec.uniforms(seed, step)
     assert derive_seed(seed, step) == spec.derive_seed(seed, step)
 
 
@@ -60,12 +60,31 @@ def test_random_numbers_and_derived_seeds_are_those_of_the_definition(seed, step
         ({"top_p": 0.5, "top_k": 2}, {1: 1.0}),
         ({"top_p": 0.5, "temperature": 0.5}, {1: 1.0}),
         ({"top_p": 0.5, "temperature": 100}, {1: None, 3: None}),
+        ({"min_p": 0.7}, {1: 4 / 7, 3: 3 / 7}),
+        ({"min_p": 1.0}, {1: 1.0}),
+        ({"min_p": 0.3, "temperature": 0.5}, {1: 0.64, 3: 0.36}),
+        # Of logits -2.30, -0.92, -1.61, -1.20 the standard deviation is 0.52.
+        ({"top_n_sigma": 1.0}, {1: 4 / 7, 3: 3 / 7}),
+        ({"top_n_sigma": 1.0, "temperature": 9}, {1: None, 3: None}),
+        ({"top_n_sigma": 2.0}, {1: 4 / 9, 2: 2 / 9, 3: 3 / 9}),
+        # The entropy is 1.28 nats: by distance of the surprise from it 3 (0.08), 2 (0.33), 1 (0.36), 0 (1.02).
+        ({"typical_p": 0}, {3: 1.0}),
+        ({"typical_p": 0.4}, {2: 2 / 5, 3: 3 / 5}),
+        ({"typical_p": 0.6}, {1: 4 / 9, 2: 2 / 9, 3: 3 / 9}),
+        ({"xtc_probability": 1, "xtc_threshold": 0.15}, {0: 1 / 3, 2: 2 / 3}),
+        ({"xtc_probability": 1, "xtc_threshold": 0.35}, {0: 0.1, 1: 0.4, 2: 0.2, 3: 0.3}),
+        ({"xtc_probability": 1, "xtc_threshold": 0.15, "top_k": 2}, {3: 1.0}),
+        ({"xtc_probability": 1, "xtc_threshold": 0}, {0: 1.0}),
+        # Surprises in bits: 3.32, 1.32, 2.32, 1.74; the limit starts at twice tau.
+        ({"mirostat_tau": 0.9}, {1: 4 / 7, 3: 3 / 7}),
+        ({"mirostat_tau": 0.1}, {1: 1.0}),
+        ({"mirostat_tau": 5}, {0: 0.1, 1: 0.4, 2: 0.2, 3: 0.3}),
     ],
 )
 def test_table_of_what_is_kept(settings, expected):
     logits = logits_of([0.1, 0.4, 0.2, 0.3])
     params = SamplingParams(**settings)
-    kept = spec.kept(logits[0].tolist(), params)
+    kept = spec.kept(logits[0].tolist(), params, 0.0)
     assert list(kept) == list(expected)
     for token, probability in expected.items():
         assert probability is None or kept[token] == pytest.approx(probability, rel=1e-6)  # float32 logits
@@ -75,54 +94,25 @@ def test_table_of_what_is_kept(settings, expected):
     assert sorted(set(drawn.tolist())) == list(expected)
 
 
-@st.composite
-def rows(draw):
-    """Logits with ties, masked tokens and wide ranges, over more than one block of 64, and settings."""
-    size = draw(st.sampled_from([1, 2, 5, 63, 64, 65, 200, 700]))
-    random = np.random.default_rng(draw(st.integers(0, 2**32)))
-    logits = random.normal(0, draw(st.sampled_from([0.01, 1, 5, 40])), size).astype(np.float32)
-    if draw(st.booleans()):
-        logits = np.round(logits)
-    if draw(st.booleans()):
-        logits[random.random(size) < 0.5] = -np.inf
-        logits[random.integers(size)] = 1.0
-    params = SamplingParams(
-        temperature=draw(st.sampled_from([0, 0.05, 0.7, 1.0, 3.0])),
-        top_k=draw(st.sampled_from([0, 1, 2, 7, 40, 600])),
-        top_p=draw(st.sampled_from([0.0, 0.3, 0.5, 0.9, 0.999, 1.0])),
-        seed=draw(SEEDS),
-    )
-    return logits, params
-
-
-def is_near_a_boundary(logits, params, number):
-    """Whether float32 weights (relative error 3e-7) may decide differently from float64 ones."""
-    whole = SamplingParams(params.temperature, params.top_k)
-    ranked = np.sort(list(spec.kept(logits, whole).values()))[::-1].cumsum()
-    chosen = np.cumsum(list(spec.kept(logits, params).values()))
-    near_top_p = params.top_p < 1 and np.abs(ranked - params.top_p).min() < 1e-5
-    return near_top_p or np.abs(chosen - number).min() < 1e-5
-
-
-@pytest.mark.property
-@given(rows())
-def test_choice_is_that_of_the_definition(case):
-    logits, params = case
-    sampler = Sampler([params], len(logits))
-    values = logits.astype(np.float64).tolist()
-    for step in range(3):
-        (chosen,), (logprob,) = sampler.sample_with_logprobs(logits[None])
-        number = spec.uniform(params.seed, step)
-        if params.temperature == 0 or not is_near_a_boundary(values, params, number):
-            assert chosen == spec.choose(values, params, number)
-        probability = spec.kept(values, SamplingParams())[int(chosen)]
-        # Logits up to 200 in float32 and a sum of float32 weights.
-        assert logprob == pytest.approx(math.log(probability) if probability else -math.inf, rel=1e-5, abs=1e-5)
+def expected_of(logits, params):
+    return spec.kept(spec.edited(logits.astype(np.float64).tolist(), params), params, 0.0)
 
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"temperature": 0.6}, {"temperature": 1.7, "top_k": 30}, {"top_p": 0.8}, {"top_k": 50, "top_p": 0.9}],
+    [
+        {},
+        {"temperature": 0.6},
+        {"temperature": 1.7, "top_k": 30},
+        {"top_p": 0.8},
+        {"top_k": 50, "top_p": 0.9},
+        {"min_p": 0.05},
+        {"typical_p": 0.7},
+        {"top_n_sigma": 1.5},
+        {"xtc_probability": 1, "xtc_threshold": 0.01},
+        {"mirostat_tau": 3.0, "mirostat_eta": 0.0},
+        {"logit_bias": {0: 3.0, 17: 5.0}, "banned_ids": [5, 6], "top_p": 0.9},
+    ],
 )
 @pytest.mark.golden
 def test_samples_pass_a_chi_square_test(settings):
@@ -132,7 +122,7 @@ def test_samples_pass_a_chi_square_test(settings):
     block = np.repeat(logits[None], batch, axis=0)
     counts = sum(np.bincount(sampler.sample(block), minlength=300) for _ in range(draws // batch))
     expected = np.zeros(300)
-    for token, probability in spec.kept(logits.astype(np.float64).tolist(), SamplingParams(**settings)).items():
+    for token, probability in expected_of(logits, SamplingParams(**settings)).items():
         expected[token] = probability * draws
     assert counts[expected == 0].sum() == 0
     common = expected >= 5  # the test's own condition; the rest is one class
@@ -210,6 +200,23 @@ def test_a_bad_row_is_named_and_no_row_goes_on(value, message):
         ("top_k", [-1, 1.5, 2**31, "3", None, True]),
         ("top_p", [-0.1, 1.1, math.nan, None, "x"]),
         ("seed", [-1, 2**64, 1.0, None]),
+        ("min_p", [-0.1, 1.1, math.nan, None]),
+        ("typical_p", [-0.1, 1.1, "x"]),
+        ("top_n_sigma", [-1, math.inf]),
+        ("xtc_probability", [-1, 2]),
+        ("xtc_threshold", [-1, 2]),
+        ("mirostat_tau", [-1, math.nan]),
+        ("mirostat_eta", [-1, math.inf]),
+        ("repetition_penalty", [0, -1, math.inf]),
+        ("presence_penalty", [math.nan, 1e39]),
+        ("frequency_penalty", [None, -1e39]),
+        ("dry_multiplier", [-1]),
+        ("dry_base", [0, -1]),
+        ("dry_allowed_length", [0, 1.5]),
+        ("dry_range", [-1]),
+        ("no_repeat_ngram", [-1, True]),
+        ("min_new_tokens", [-1]),
+        ("logprobs", [-1]),
     ],
 )
 def test_settings_are_checked(field, values):
@@ -219,11 +226,87 @@ def test_settings_are_checked(field, values):
 
 
 @pytest.mark.abuse
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        ("logit_bias", [{-1: 0}, {1: math.nan}, {0: math.inf}, {0.5: 1}, [1, 2], None, {2**31: 1}]),
+        ("banned_ids", ["12", 3, [-1], [1.5], [2**31], [None]]),
+        ("forced_ids", ["", [-1]]),
+        ("end_ids", [0, [True]]),
+        ("dry_breakers", [b"1", [2**40]]),
+        ("bad_words_ids", [[1], [[]], [[1, -1]], "ab"]),
+    ],
+)
+def test_ids_are_checked(field, values):
+    for value in values:
+        with pytest.raises(ArgumentError, match=f"^{field}"):
+            SamplingParams(**{field: value})
+
+
+@pytest.mark.abuse
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"logit_bias": {6: 1.0}}, r"logit_bias\[0\]=6 of row 1"),
+        ({"banned_ids": [0, 6]}, r"banned_ids\[1\]=6 of row 1"),
+        ({"forced_ids": [7]}, r"forced_ids\[0\]=7 of row 1"),
+        ({"end_ids": [2**31 - 1]}, r"end_ids\[0\]=2147483647 of row 1"),
+        ({"dry_breakers": [6]}, r"dry_breakers\[0\]=6 of row 1"),
+        ({"bad_words_ids": [[1], [2, 6]]}, r"bad_words_ids\[1\]=6 of row 1"),
+    ],
+)
+def test_ids_have_to_be_of_the_vocabulary(settings, message):
+    with pytest.raises(ArgumentError, match=f"^{message}: must be below the vocabulary's size, 6"):
+        Sampler([SamplingParams(), SamplingParams(**settings)], 6)
+
+
+@pytest.mark.abuse
+def test_prompts_are_checked_before_anything_changes():
+    sampler = Sampler([SamplingParams(repetition_penalty=2)], 6)
+    for bad in ([6], [-1], [2**70], [0.5], "ab", [[1]], None, ["1"]):
+        with pytest.raises(ArgumentError, match="^ids"):
+            sampler.add_prompt(0, bad)
+    with pytest.raises(ArgumentError, match="^row=1"):
+        sampler.add_prompt(1, [0])
+    with pytest.raises(ArgumentError, match="^prompts: 2 of them: must be 1"):
+        sampler.extend([SamplingParams()], [[], []])
+    with pytest.raises(ArgumentError, match=r"^prompts\[1\]\[0\]=9"):
+        sampler.extend([SamplingParams()] * 2, [[1], [9]])
+    with pytest.raises(ArgumentError, match=r"^banned_ids\[0\]=6 of row 2"):
+        sampler.extend([SamplingParams(), SamplingParams(banned_ids=[6])])
+    assert len(sampler) == 1
+    sampler.add_prompt(0, [])
+    sampler.add_prompt(0, np.array([5, 0], np.uint16))
+
+
+@pytest.mark.abuse
+def test_masks_are_checked():
+    sampler = Sampler([SamplingParams()] * 2, 33)
+    logits = np.zeros((2, 33), np.float32)
+    for bad, message in [
+        (np.zeros((2, 2), np.int32), "int32"),
+        (np.zeros((2, 2), np.uint64), "uint64"),
+        (np.zeros((2, 1), np.uint32), "shape"),
+        (np.zeros(4, np.uint32), "shape"),
+        (np.zeros((2, 4), np.uint32)[:, ::2], "C-contiguous"),
+        ([[1, 1]], "list"),
+    ]:
+        with pytest.raises(ArgumentError, match=f"^masks.*{message}"):
+            sampler.sample(logits, bad)
+    with pytest.raises(ArgumentError, match="logits of row 0: its mask and its banned tokens leave no token"):
+        sampler.sample(logits, np.zeros((2, 2), np.uint32))
+    assert sampler.steps == [0, 0]
+
+
+@pytest.mark.abuse
 def test_other_arrays_are_refused():
     sampler = Sampler([SamplingParams()] * 2, 6)
     good = np.zeros((2, 6), np.float32)
     for bad, message in [
         (good.astype(np.float64), "float64"),
+        (good.astype(np.int16), "int16"),
+        (good.astype(np.float16)[:1], "shape"),
+        (good.astype(np.float16).repeat(2, axis=1)[:, ::2], "C-contiguous"),
         (good.astype(">f4"), ">f4"),
         (good.tolist(), "list"),
         (good[0], "shape"),
@@ -245,6 +328,24 @@ def test_other_arrays_are_refused():
 @pytest.mark.abuse
 def test_a_huge_vocabulary_takes_no_memory_before_its_logits_come():
     assert len(Sampler([SamplingParams(top_k=5)] * 1000, 2**31 - 1)) == 1000
+
+
+def test_rows_that_cannot_be_sampled_stay_while_others_go_on():
+    good = np.random.default_rng(0).normal(0, 1, (4, 70)).astype(np.float32)
+    bad = good.copy()
+    bad[1, 3] = np.nan
+    masks = np.full((4, 3), 2**32 - 1, np.uint32)
+    masks[2] = 0
+    params = [SamplingParams(seed=seed) for seed in range(4)]
+    sampler, whole = Sampler(params, 70), Sampler(params, 70)
+    expected = whole.sample(good)
+    ids, logprobs, faults = sampler.sample_partial(bad, masks)
+    assert ids.tolist() == [expected[0], -1, -1, expected[3]]
+    assert np.isnan(logprobs).tolist() == [False, True, True, False]
+    assert list(faults) == [1, 2]
+    assert "logits of row 1: the logit of token 3 is NaN" in str(faults[1])
+    assert "logits of row 2: its mask" in str(faults[2])
+    assert sampler.steps == [1, 0, 0, 1]
 
 
 def test_no_rows():

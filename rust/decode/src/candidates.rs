@@ -4,41 +4,23 @@ use std::cmp::Ordering;
 
 use crate::error::Fault;
 use crate::exp::exp;
+use crate::kernels::{self, BLOCK};
+use crate::list::{Key, List, rank};
 
-/// Logits per block: the unit in which whole rows are summarised and skipped.
-const BLOCK: usize = 64;
-/// Independent accumulators of a pass, so that it vectorises.
-const LANES: usize = 16;
-/// Below this many candidates a plain sort beats further partitioning.
-const SORT_LIMIT: usize = 16;
+/// Halvings of the range in which a bound is looked for: a looser bound costs a few more candidates.
+const HALVINGS: usize = 16;
 
-/// A token and its logit.
-#[derive(Clone, Copy, Debug)]
-pub struct Candidate {
-    logit: f32,
-    id: u32,
-}
-
-impl Candidate {
-    /// The order of all stages: higher logits first, equal ones by id. Logits are no NaN here.
-    fn rank(&self, other: &Self) -> Ordering {
-        other.logit.partial_cmp(&self.logit).unwrap_or(Ordering::Equal).then(self.id.cmp(&other.id))
-    }
-}
-
-/// What a row keeps between steps. Each buffer takes its full size when it is first used, then nothing is allocated.
+/// What the passes over a row write. Each buffer takes its full size when it is first used, then nothing is allocated.
 #[derive(Clone, Debug, Default)]
 pub struct Buffers {
     block_max: Vec<f32>,
     block_mass: Vec<f64>,
-    block_order: Vec<f32>,
-    /// The candidates in the order of their ids, once a stage has narrowed the row.
-    list: Vec<Candidate>,
-    /// The same, free to be partitioned.
-    order: Vec<Candidate>,
+    /// The candidates, once a stage has narrowed the row.
+    list: List,
 }
 
-/// One row's candidates: first the whole row, in place, then the list that a stage left.
+/// One row's candidates: first the whole row, in place, then the list that a stage left. A candidate's weight is
+/// exp((logit - highest) / temperature), highest being the row's.
 pub struct Candidates<'a> {
     logits: &'a [f32],
     highest: f32,
@@ -48,17 +30,11 @@ pub struct Candidates<'a> {
 }
 
 impl<'a> Candidates<'a> {
-    /// Reads a whole row once. Weights will be exp((logit - highest) * inverse_temperature).
+    /// Reads a whole row once.
     pub fn scan(logits: &'a [f32], inverse_temperature: f32, buffers: &'a mut Buffers) -> Result<Self, Fault> {
-        buffers.block_max.clear();
-        buffers.block_max.reserve(logits.len().div_ceil(BLOCK));
-        let mut any_nan = false;
-        for block in logits.chunks(BLOCK) {
-            let (max, nan) = max_and_nan(block);
-            buffers.block_max.push(max);
-            any_nan |= nan;
-        }
-        let highest = buffers.block_max.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        buffers.block_max.resize(logits.len().div_ceil(BLOCK), 0.0);
+        let any_nan = kernels::maxima(logits, &mut buffers.block_max);
+        let highest = buffers.block_max.iter().fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a });
         if any_nan {
             return Err(Fault::Nan { id: position(logits, |logit| logit.is_nan()) });
         }
@@ -75,164 +51,242 @@ impl<'a> Candidates<'a> {
     pub fn best(&self) -> usize {
         let block = self.buffers.block_max.iter().position(|&max| max == self.highest).unwrap_or(0);
         let start = block * BLOCK;
-        start + position(self.logits.get(start..).unwrap_or_default(), |logit| logit == self.highest)
+        start + position(&self.logits[start..], |logit| logit == self.highest)
     }
 
-    /// The logarithm of token `id`'s probability under the row as it was given: no temperature, no stage.
-    pub fn log_probability(&self, id: usize) -> f32 {
-        let total: f64 = self.logits.chunks(BLOCK).map(|block| mass(block, self.highest, 1.0)).sum();
-        let logit = self.logits.get(id).copied().unwrap_or(f32::NEG_INFINITY);
-        (f64::from(logit) - f64::from(self.highest) - total.ln()) as f32
+    /// log sum exp of the row as it was given: no temperature, no stage.
+    pub fn log_total(&mut self) -> f64 {
+        f64::from(self.highest) + self.masses(1.0).ln()
+    }
+
+    /// Writes the `count` first tokens and their logits to `first`, and keeps them alone. -inf is never among them.
+    pub fn copy_first(&mut self, count: usize, first: &mut Vec<(i32, f32)>) {
+        self.keep_count(count);
+        self.list_all();
+        self.buffers.list.sorted(first);
+    }
+
+    /// The whole row again.
+    pub fn restart(&mut self) {
+        self.listed = false;
+    }
+
+    /// Keeps what lies at most `count` standard deviations of all logits above -inf below the highest.
+    pub fn keep_deviations(&mut self, count: f64) {
+        let (present, sum, squares) = kernels::moments(self.logits, self.highest);
+        let mean = sum / present;
+        let deviation = (squares / present - mean * mean).max(0.0).sqrt();
+        self.keep_from((f64::from(self.highest) - count * deviation) as f32);
     }
 
     /// Keeps the `count` first candidates.
     pub fn keep_count(&mut self, count: usize) {
-        if count == 0 || count >= self.len() {
+        if count >= self.len() {
             return;
         }
-        let bound = self.lower_bound_of_nth(count);
-        self.keep_from(bound);
-        self.copy_to_order();
-        if count < self.buffers.order.len() {
-            let (_, &mut last, _) = self.buffers.order.select_nth_unstable_by(count - 1, Candidate::rank);
-            self.keep_through(last);
+        if !self.listed {
+            let bound = self.bound_of_count(count);
+            self.keep_from(bound);
         }
+        self.buffers.list.keep_count(count);
     }
 
     /// Keeps the shortest run of first candidates, at least one, that holds the share `share` of the mass.
     pub fn keep_mass(&mut self, share: f64) {
-        let total = self.sum();
-        // A candidate lighter than this, and all behind it, weigh less than (1 - share) together: the ones
-        // before it reach the share without it. The little more in the exponent covers rounding.
-        let lightest = (1.0 - share) * total / self.len() as f64;
-        let floor = f64::from(self.highest) + (lightest.ln() - 1e-3) / f64::from(self.inverse_temperature);
-        self.keep_from((floor as f32).next_down());
-        self.copy_to_order();
+        let total = self.total();
+        self.keep_from(self.logit_of_weight(self.lightest(share, total)));
+        self.buffers.list.keep_mass(share * total, &Key::Logit);
+    }
+
+    /// Keeps what has at least the share `share` of the highest candidate's weight.
+    pub fn keep_relative(&mut self, share: f64) {
+        let top = self.top();
+        self.keep_from(((share.ln() / f64::from(self.inverse_temperature)) + f64::from(top)) as f32);
+    }
+
+    /// Keeps the shortest run of candidates, by the distance of their surprise from the entropy, that holds the share
+    /// `share` of the mass; at least one.
+    pub fn keep_typical(&mut self, share: f64) {
+        let total = self.total();
+        let entropy = total.ln() - self.mean_logit(total);
+        let least = total.ln() - self.exponent(self.top());
+        // As in `keep_mass`, if no heavier candidate can be as far from the entropy on the other side.
+        let light = (-self.lightest(share, total).ln() + total.ln()).max(2.0 * entropy - least + 1e-3);
+        self.keep_from(self.logit_of_weight((total.ln() - light).exp()));
         let (highest, inverse_temperature) = (self.highest, self.inverse_temperature);
-        let weight = |candidate: &Candidate| weight(candidate.logit, highest, inverse_temperature);
-        if let Some(last) = last_within(&mut self.buffers.order, share * total, weight) {
-            self.keep_through(last);
+        let nearness = |logit| -(total.ln() - exponent(logit, highest, inverse_temperature) - entropy).abs() as f32;
+        self.buffers.list.keep_mass(share * total, &Key::Of(&nearness));
+    }
+
+    /// Drops all candidates of at least the share `share` of the mass, but for the last of them by rank.
+    pub fn drop_first(&mut self, share: f64) {
+        let least = share * self.total();
+        self.list_all();
+        let list = &mut self.buffers.list;
+        let candidates = list.logits().iter().copied().zip(list.ids().iter().copied()).zip(list.weights());
+        let first = candidates.filter(|&(_, &weight)| weight > 0.0 && f64::from(weight) >= least);
+        if let Some((last, _)) = first.max_by(|&(a, _), &(b, _)| rank(a, b)) {
+            list.retain(|logit, id, _, _| rank((logit, id), last) != Ordering::Less);
         }
+    }
+
+    /// Keeps candidates of a surprise of at most `limit` bits, at least the first. Gives the logarithm of the mass there
+    /// was before: see [`surprise`](Self::surprise).
+    pub fn keep_surprise(&mut self, limit: f64) -> f64 {
+        let log_total = self.total().ln();
+        let exponent = (log_total - limit * std::f64::consts::LN_2) / f64::from(self.inverse_temperature);
+        let bound = (f64::from(self.highest) + exponent) as f32;
+        if bound > self.top() {
+            self.keep_count(1);
+        } else {
+            self.keep_from(bound);
+        }
+        log_total
+    }
+
+    /// The surprise of token `id`, in bits, among candidates of that mass.
+    pub fn surprise(&self, id: usize, log_total: f64) -> f64 {
+        (log_total - self.exponent(self.logits[id])) / std::f64::consts::LN_2
     }
 
     /// The candidate at which the running sum of weights, by id, passes the share `uniform` of all.
     pub fn draw(&mut self, uniform: f64) -> usize {
-        let target = uniform * self.sum();
-        if self.listed {
-            let weighted = self.buffers.list.iter().map(|candidate| (candidate.id as usize, self.weight(*candidate)));
-            return passing(weighted, 0.0, target);
-        }
-        let mut sum = 0.0;
+        let target = uniform * self.total();
+        let mut before = 0.0;
         let mut chosen = (0, 0.0);
         for (block, &mass) in self.buffers.block_mass.iter().enumerate() {
             if mass > 0.0 {
-                chosen = (block, sum);
-                sum += mass;
-                if sum > target {
+                chosen = (block, before);
+                before += mass;
+                if before > target {
                     break;
                 }
             }
         }
         let (block, before) = chosen;
-        let ids = (block * BLOCK..self.logits.len()).take(BLOCK);
-        let weighted = ids.map(|id| (id, weight(self.logits[id], self.highest, self.inverse_temperature)));
-        passing(weighted, before, target)
+        let places = (block * BLOCK..self.len()).take(BLOCK);
+        if self.listed {
+            let list = &self.buffers.list;
+            passing(places.map(|place| (list.ids()[place] as usize, list.weights()[place])), before, target)
+        } else {
+            passing(
+                places.map(|id| (id, weight(self.logits[id], self.highest, self.inverse_temperature))),
+                before,
+                target,
+            )
+        }
     }
 
     fn len(&self) -> usize {
         if self.listed { self.buffers.list.len() } else { self.logits.len() }
     }
 
-    fn weight(&self, candidate: Candidate) -> f32 {
-        weight(candidate.logit, self.highest, self.inverse_temperature)
-    }
-
-    fn sum(&mut self) -> f64 {
-        if self.listed {
-            return self.buffers.list.iter().map(|candidate| f64::from(self.weight(*candidate))).sum();
+    /// The highest logit of a candidate.
+    fn top(&self) -> f32 {
+        if !self.listed {
+            return self.highest;
         }
-        let (highest, inverse_temperature) = (self.highest, self.inverse_temperature);
-        self.buffers.block_mass.clear();
-        let masses = self.logits.chunks(BLOCK).map(|block| mass(block, highest, inverse_temperature));
-        self.buffers.block_mass.extend(masses);
-        self.buffers.block_mass.iter().sum()
+        self.buffers.list.logits().iter().fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a })
     }
 
-    /// A value that the `nth` highest logit reaches: `nth` blocks have a maximum at least as high.
-    fn lower_bound_of_nth(&mut self, nth: usize) -> f32 {
-        let Buffers { block_max, block_order, .. } = &mut *self.buffers;
-        if self.listed || nth > block_max.len() {
-            return f32::NEG_INFINITY;
+    /// The sum of all weights; leaves those of blocks in `block_mass`.
+    fn total(&mut self) -> f64 {
+        if !self.listed {
+            return self.masses(self.inverse_temperature);
         }
-        block_order.clear();
-        block_order.extend_from_slice(block_max);
-        *block_order.select_nth_unstable_by(nth - 1, |a, b| b.total_cmp(a)).1
+        let Buffers { block_mass, list, .. } = &mut *self.buffers;
+        block_mass.clear();
+        block_mass.extend(list.weights().chunks(BLOCK).map(|block| kernels::mass_from(block, block, 0.0).1));
+        block_mass.iter().sum()
     }
 
-    /// Keeps candidates whose logit is at least `bound`, in the order of their ids.
+    /// The same for the whole row, at any temperature.
+    fn masses(&mut self, inverse_temperature: f32) -> f64 {
+        let block_mass = &mut self.buffers.block_mass;
+        block_mass.resize(self.logits.len().div_ceil(BLOCK), 0.0);
+        kernels::masses(self.logits, self.highest, inverse_temperature, block_mass);
+        block_mass.iter().sum()
+    }
+
+    /// The mean of (logit - highest) / temperature under the probabilities.
+    fn mean_logit(&self, total: f64) -> f64 {
+        let sum: f64 = if self.listed {
+            kernels::surprise(self.buffers.list.logits(), self.highest, self.inverse_temperature)
+        } else {
+            kernels::surprise(self.logits, self.highest, self.inverse_temperature)
+        };
+        sum / total
+    }
+
+    /// A candidate lighter than this, and all n behind it, weigh less than (1 - share) of the total together: the ones
+    /// before it reach the share without it.
+    fn lightest(&self, share: f64, total: f64) -> f64 {
+        (1.0 - share) * total / self.len() as f64
+    }
+
+    /// A logit a little below all whose weight is at least `weight`: the little covers rounding.
+    fn logit_of_weight(&self, weight: f64) -> f32 {
+        let logit = f64::from(self.highest) + (weight.ln() - 1e-3) / f64::from(self.inverse_temperature);
+        (logit as f32).next_down()
+    }
+
+    fn exponent(&self, logit: f32) -> f64 {
+        exponent(logit, self.highest, self.inverse_temperature)
+    }
+
+    /// A bound that the `count` highest logits reach: that many blocks have a maximum at least as high.
+    fn bound_of_count(&self, count: usize) -> f32 {
+        let block_max = &self.buffers.block_max;
+        if count > block_max.len() {
+            return f32::MIN;
+        }
+        let reach = |bound| kernels::count_from(block_max, bound);
+        let mut width = 1.0;
+        while reach(self.highest - width) < count {
+            width *= 2.0;
+        }
+        let (mut low, mut high) = (self.highest - width, self.highest);
+        for _ in 0..HALVINGS {
+            let middle = low / 2.0 + high / 2.0;
+            let reached = reach(middle);
+            if reached < count {
+                high = middle;
+                continue;
+            }
+            low = middle;
+            if reached <= count + count / 8 {
+                break;
+            }
+        }
+        low.max(f32::MIN)
+    }
+
+    /// Lists all candidates; -inf is none.
+    fn list_all(&mut self) {
+        if !self.listed {
+            self.keep_from(f32::MIN);
+        }
+    }
+
+    /// Keeps candidates whose logit is at least `bound`.
     fn keep_from(&mut self, bound: f32) {
         let Buffers { block_max, list, .. } = &mut *self.buffers;
         if self.listed {
-            list.retain(|candidate| candidate.logit >= bound);
+            list.keep_from(bound);
             return;
         }
-        list.clear();
-        list.reserve(self.logits.len());
-        for (block, (logits, &max)) in self.logits.chunks(BLOCK).zip(block_max.iter()).enumerate() {
-            if max >= bound {
-                let ids = (block * BLOCK) as u32..;
-                let candidates = ids.zip(logits).map(|(id, &logit)| Candidate { logit, id });
-                list.extend(candidates.filter(|candidate| candidate.logit >= bound));
-            }
-        }
+        list.collect(self.logits, block_max, bound);
+        list.weigh(self.highest, self.inverse_temperature);
         self.listed = true;
     }
+}
 
-    fn keep_through(&mut self, last: Candidate) {
-        self.buffers.list.retain(|candidate| candidate.rank(&last) != Ordering::Greater);
-    }
-
-    fn copy_to_order(&mut self) {
-        let Buffers { list, order, .. } = &mut *self.buffers;
-        order.clear();
-        order.reserve(list.capacity());
-        order.extend_from_slice(list);
-    }
+fn exponent(logit: f32, highest: f32, inverse_temperature: f32) -> f64 {
+    f64::from((logit - highest) * inverse_temperature)
 }
 
 fn weight(logit: f32, highest: f32, inverse_temperature: f32) -> f32 {
     exp((logit - highest) * inverse_temperature)
-}
-
-fn max_and_nan(block: &[f32]) -> (f32, bool) {
-    let mut max = [f32::NEG_INFINITY; LANES];
-    let mut nan = [false; LANES];
-    let mut take = |lane: usize, logit: f32| {
-        max[lane] = if logit > max[lane] { logit } else { max[lane] };
-        nan[lane] |= logit.is_nan();
-    };
-    for_each_lane(block, &mut take);
-    (max.into_iter().fold(f32::NEG_INFINITY, f32::max), nan.contains(&true))
-}
-
-fn mass(block: &[f32], highest: f32, inverse_temperature: f32) -> f64 {
-    let mut lanes = [0.0_f32; LANES];
-    for_each_lane(block, |lane, logit| lanes[lane] += weight(logit, highest, inverse_temperature));
-    lanes.iter().map(|&lane| f64::from(lane)).sum()
-}
-
-/// Calls `take(lane, logit)` for each logit: over whole groups of lanes first, whose fixed length lets the loop vectorise.
-#[inline(always)]
-fn for_each_lane(block: &[f32], mut take: impl FnMut(usize, f32)) {
-    let (groups, rest) = block.as_chunks::<LANES>();
-    for group in groups {
-        for (lane, &logit) in group.iter().enumerate() {
-            take(lane, logit);
-        }
-    }
-    for (lane, &logit) in rest.iter().enumerate() {
-        take(lane, logit);
-    }
 }
 
 fn position(logits: &[f32], found: impl Fn(f32) -> bool) -> usize {
@@ -253,28 +307,4 @@ fn passing(weighted: impl Iterator<Item = (usize, f32)>, before: f64, target: f6
         }
     }
     chosen
-}
-
-/// The candidate, by rank, at which the running sum of weights reaches `target`: quickselect by mass.
-fn last_within(order: &mut [Candidate], mut target: f64, weight: impl Fn(&Candidate) -> f32) -> Option<Candidate> {
-    let mut rest = order;
-    while rest.len() > SORT_LIMIT {
-        let middle = rest.len() / 2;
-        rest.select_nth_unstable_by(middle, Candidate::rank);
-        let (first, second) = rest.split_at_mut(middle);
-        let mass: f64 = first.iter().map(|candidate| f64::from(weight(candidate))).sum();
-        if mass >= target {
-            rest = first;
-        } else {
-            target -= mass;
-            rest = second;
-        }
-    }
-    rest.sort_unstable_by(Candidate::rank);
-    let mut sum = 0.0;
-    let reaches = rest.iter().find(|candidate| {
-        sum += f64::from(weight(candidate));
-        sum >= target
-    });
-    reaches.or(rest.last()).copied()
 }

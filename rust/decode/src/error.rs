@@ -17,6 +17,13 @@ pub enum Fault {
     },
     /// Every logit is minus infinity: no token is left to choose from.
     Empty,
+    /// The row's mask and settings together leave no token.
+    Banned,
+    /// The row's mask does not allow the token that its settings force.
+    Forced {
+        /// That token.
+        id: usize,
+    },
 }
 
 impl fmt::Display for Fault {
@@ -25,6 +32,8 @@ impl fmt::Display for Fault {
             Fault::Nan { id } => write!(f, "the logit of token {id} is NaN"),
             Fault::Infinite { id } => write!(f, "the logit of token {id} is +inf"),
             Fault::Empty => write!(f, "every logit is -inf, no token is left to choose from"),
+            Fault::Banned => write!(f, "its mask and its banned tokens leave no token with a logit above -inf"),
+            Fault::Forced { id } => write!(f, "its mask does not allow the forced token {id}"),
         }
     }
 }
@@ -42,6 +51,19 @@ pub enum SamplerError {
         value: f64,
         /// What is allowed.
         limit: &'static str,
+    },
+    /// A list of one row names a token that does not exist.
+    Id {
+        /// The row.
+        row: usize,
+        /// The list's name.
+        field: &'static str,
+        /// The place in the list.
+        index: usize,
+        /// What stands there.
+        id: u64,
+        /// How many tokens there are.
+        vocab_size: usize,
     },
     /// The logits of one row cannot be sampled.
     Logits {
@@ -76,6 +98,9 @@ impl fmt::Display for SamplerError {
         match self {
             SamplerError::Parameter { row, field, value, limit } => {
                 write!(f, "{field}={value} of row {row}: must be {limit}")
+            }
+            SamplerError::Id { row, field, index, id, vocab_size } => {
+                write!(f, "{field}[{index}]={id} of row {row}: must be below the vocabulary's size, {vocab_size}")
             }
             SamplerError::Logits { row, fault } => write!(f, "logits of row {row}: {fault}"),
             SamplerError::VocabSize { vocab_size } => {

@@ -3,25 +3,28 @@
 //! The C library's `expf` differs between systems in its last bit, which would let a sampled text depend on the
 //! machine. This one uses only IEEE additions and multiplications, which Rust never contracts.
 
-const LOG2_E: f32 = std::f32::consts::LOG2_E;
+pub const LOG2_E: f32 = std::f32::consts::LOG2_E;
 /// ln 2 in two parts: the first has trailing zeros, so that `n * LN2_HIGH` is exact for the `n` that occur.
-const LN2_HIGH: f32 = 0.693_359_4;
-const LN2_LOW: f32 = -2.121_944_4e-4;
+pub const LN2_HIGH: f32 = 0.693_359_4;
+pub const LN2_LOW: f32 = -2.121_944_4e-4;
 /// Adding and subtracting 1.5 * 2^23 rounds to an integer; a call to `round` would not vectorise.
-const ROUNDER: f32 = 12_582_912.0;
+pub const ROUNDER: f32 = 12_582_912.0;
 /// Below this exp is a subnormal number: it becomes 0.
-const SMALLEST: f32 = -87.0;
+pub const SMALLEST: f32 = -87.0;
+/// Taylor's polynomial, from the highest power on: |r| <= ln(2) / 2, so the first term left out is below 6e-9.
+pub const LAST_COEFFICIENT: f32 = 1.0 / 5040.0;
+/// The others.
+pub const COEFFICIENTS: [f32; 7] = [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0];
 
 /// e^x for x <= 0 (and 0 for x < -87, -inf too), within two units of the last place.
-#[inline]
+#[inline(always)]
 pub fn exp(x: f32) -> f32 {
     let clamped = if x > SMALLEST { x } else { SMALLEST };
     let rounded = clamped * LOG2_E + ROUNDER;
     let n = rounded - ROUNDER;
     let r = (clamped - n * LN2_HIGH) - n * LN2_LOW;
-    // Taylor's polynomial: |r| <= ln(2) / 2, so the first term left out is below 6e-9.
-    let mut p = 1.0 / 5040.0;
-    for coefficient in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
+    let mut p = LAST_COEFFICIENT;
+    for coefficient in COEFFICIENTS {
         p = p * r + coefficient;
     }
     // The low bits of `rounded` are n itself: shifted and biased they are the exponent of 2^n. A conversion of n to an

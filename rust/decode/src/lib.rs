@@ -3,8 +3,14 @@
 pub mod beam;
 mod candidates;
 pub mod constraint;
+mod edits;
 mod error;
 mod exp;
+mod history;
+mod kernels;
+mod list;
+mod logits;
+mod params;
 pub mod rng;
 mod row;
 mod sampler;
@@ -12,5 +18,7 @@ mod stages;
 
 pub use beam::{BeamError, BeamParams, BeamSearch, EarlyStopping, Hypothesis};
 pub use error::{Fault, SamplerError};
-pub use row::{Choice, SamplingParams};
-pub use sampler::Sampler;
+pub use logits::Logits;
+pub use params::SamplingParams;
+pub use row::Choice;
+pub use sampler::{Batch, Sampler};

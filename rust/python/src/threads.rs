@@ -30,7 +30,8 @@ pub fn count() -> usize {
     if slot.threads > 0 { slot.threads } else { default_threads() }
 }
 
-fn current_pool() -> Option<Arc<ThreadPool>> {
+/// The pool itself, for callers that work beside its threads.
+pub fn current_pool() -> Option<Arc<ThreadPool>> {
     let mut slot = SLOT.lock().unwrap_or_else(PoisonError::into_inner);
     let process = std::process::id();
     if slot.process != process || slot.pool.is_none() {
