@@ -59,12 +59,13 @@ pub fn masses(values: &[f32], highest: f32, scale: f32, block_mass: &mut [f64]) 
 pub fn mass(values: &[f32], highest: f32) -> f64 {
     const NEAREST: i32 = 8;
     let (groups, rest) = values.as_chunks::<LANES>();
-    let (log2_e, origin) = (_mm512_set1_ps(LOG2_E), _mm512_set1_ps(-highest * LOG2_E));
+    let (log2_e, highest_lanes) = (_mm512_set1_ps(LOG2_E), _mm512_set1_ps(highest));
     // -inf becomes the smallest normal number, which no sum that holds a 1 can tell from 0.
     let smallest = _mm512_set1_ps(-126.0);
     let mut sum = _mm512_setzero_ps();
     for group in groups {
-        let t = _mm512_max_ps(_mm512_fmadd_ps(load(group), log2_e, origin), smallest);
+        // Not fused with the difference: highest * log2(e) would be rounded, by much where it is large.
+        let t = _mm512_max_ps(_mm512_mul_ps(_mm512_sub_ps(load(group), highest_lanes), log2_e), smallest);
         let r = _mm512_reduce_ps::<NEAREST>(t);
         let mut p = _mm512_set1_ps(POWERS_OF_LN_2[0]);
         for &coefficient in &POWERS_OF_LN_2[1..] {
