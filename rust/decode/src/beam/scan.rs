@@ -7,7 +7,7 @@ use crate::exp::exp;
 use crate::kernels::{self, BLOCK};
 
 /// Blocks of a chunk: what is summarised twice while it lies in the first cache.
-const CHUNK_BLOCKS: usize = 32;
+const CHUNK_BLOCKS: usize = 64;
 const CHUNK: usize = CHUNK_BLOCKS * BLOCK;
 /// Blocks whose common maximum is looked at first when a bound is sought.
 const GROUP_BLOCKS: usize = 16;
