@@ -8,7 +8,7 @@ use crate::exp::{COEFFICIENTS, LAST_COEFFICIENT, LN2_HIGH, LN2_LOW, LOG2_E, ROUN
 
 /// Taylor's polynomial of 2^r, from the highest power on: |r| <= 1/2, so the first term left out is below 1.3e-7.
 const POWERS_OF_LN_2: [f32; 7] =
-    [1.540_353e-4, 1.333_355_8e-3, 9.618_129e-3, 5.550_411e-2, 2.402_265_1e-1, std::f32::consts::LN_2, 1.0];
+    [1.540_353e-4, 1.333_355_8e-3, 9.618_129e-3, 5.550_411e-2, 2.402_265e-1, std::f32::consts::LN_2, 1.0];
 
 /// Compiles the portable pass for AVX-512.
 macro_rules! as_is {
