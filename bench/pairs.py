@@ -59,7 +59,8 @@ def compare(
         limit_per_second: What the hardware allows at the most, in `unit` per second; the fraction reached is printed.
         goal: The ratio that must be reached, and the one hoped for.
         rounds: How many times each is run after one warm-up.
-        warm: Run each once more before every round, untimed, so that neither finds the other's data in the caches.
+        warm: Before every round wait until the other's threads have stopped spinning, and run once untimed, so that
+            neither finds the other's data in the caches.
         show: How the report writes a time in seconds; None: in milliseconds.
     """
     equal(ours(), theirs())
@@ -115,6 +116,8 @@ def milliseconds(seconds: float) -> str:
 
 def _time(work: Callable[[], Any], warm: bool) -> float:
     if warm:
+        # GNU OpenMP's workers spin for some milliseconds after a parallel region.
+        time.sleep(0.03)
         work()
     start = time.perf_counter()
     work()

@@ -1,6 +1,10 @@
-"""Microseconds to choose a token, beside Hugging Face's processors and llama.cpp's chain."""
+"""Microseconds to choose a token, beside Hugging Face's processors and llama.cpp's chain.
+
+WORDKILN_LOGITS names a file of real logits (bench/real_logits.py writes one): then the rows without top-k use them.
+"""
 
 import importlib.util
+import os
 
 import numpy as np
 import pairs
@@ -23,11 +27,15 @@ CASES = [
     for vocab_size in (32_000, 50_257, 151_936)
     for batch in (1, 8, 64)
 ]
-CASES += [(chain, 49_152, batch) for chain in ("temperature, top-p", "typical-p") for batch in (1, 8)]
+REAL = np.load(os.environ["WORDKILN_LOGITS"]) if "WORDKILN_LOGITS" in os.environ else None
+OF_MODEL = 49_152 if REAL is None else REAL.shape[1]
+CASES += [(chain, OF_MODEL, batch) for chain in ("temperature, top-p", "typical-p") for batch in (1, 8, 64)]
 
 
 def logits_of(vocab_size, batch):
-    """Shaped like a language model's: probabilities that fall with the 1.5th power of the rank, with noise."""
+    """A real model's, or shaped like them: probabilities that fall with the 1.5th power of the rank, with noise."""
+    if REAL is not None and vocab_size == OF_MODEL:
+        return REAL[:batch].copy()
     random = np.random.default_rng(vocab_size + batch)
     ranks = np.argsort(random.random((batch, vocab_size)), axis=1)
     return (-1.5 * np.log(ranks + 3.0) + random.normal(0, 0.3, ranks.shape)).astype(np.float32)
@@ -55,7 +63,7 @@ def assert_same_distribution(settings, prompt, logits, probabilities):
 def compare(peer, chain, vocab_size, batch, name, sample, theirs):
     calls = 1 if batch == 64 else 4
     pairs.compare(
-        f"{chain}, V {vocab_size}, batch {batch}",
+        f"{chain}, {'real, ' if REAL is not None and vocab_size == OF_MODEL else ''}V {vocab_size}, batch {batch}",
         name,
         lambda: [sample() for _ in range(calls)],
         lambda: [theirs() for _ in range(calls)],

@@ -3,7 +3,8 @@
 use std::cmp::Ordering;
 
 use crate::error::Fault;
-use crate::exp::exp;
+use crate::exp::{exp2, scale};
+
 use crate::kernels::{self, BLOCK};
 use crate::list::{Key, List, rank};
 
@@ -20,21 +21,21 @@ pub struct Buffers {
 }
 
 /// One row's candidates: first the whole row, in place, then the list that a stage left. A candidate's weight is
-/// exp((logit - highest) / temperature), highest being the row's.
+/// e^((logit - highest) / temperature) = 2^((logit - highest) * scale), highest being the row's; surprises are in bits.
 pub struct Candidates<'a> {
     logits: &'a [f32],
     highest: f32,
-    inverse_temperature: f32,
+    scale: f32,
     buffers: &'a mut Buffers,
     listed: bool,
 }
 
 impl<'a> Candidates<'a> {
     /// Reads a whole row once.
-    pub fn scan(logits: &'a [f32], inverse_temperature: f32, buffers: &'a mut Buffers) -> Result<Self, Fault> {
+    pub fn scan(logits: &'a [f32], scale: f32, buffers: &'a mut Buffers) -> Result<Self, Fault> {
         buffers.block_max.resize(logits.len().div_ceil(BLOCK), 0.0);
         let any_nan = kernels::maxima(logits, &mut buffers.block_max);
-        let highest = buffers.block_max.iter().fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a });
+        let (_, highest) = kernels::range(&buffers.block_max);
         if any_nan {
             return Err(Fault::Nan { id: position(logits, |logit| logit.is_nan()) });
         }
@@ -44,7 +45,7 @@ impl<'a> Candidates<'a> {
         if highest == f32::NEG_INFINITY {
             return Err(Fault::Empty);
         }
-        Ok(Self { logits, highest, inverse_temperature, buffers, listed: false })
+        Ok(Self { logits, highest, scale, buffers, listed: false })
     }
 
     /// The token with the highest logit; of several the lowest id.
@@ -56,7 +57,7 @@ impl<'a> Candidates<'a> {
 
     /// log sum exp of the row as it was given: no temperature, no stage.
     pub fn log_total(&mut self) -> f64 {
-        f64::from(self.highest) + self.masses(1.0).ln()
+        f64::from(self.highest) + self.masses(scale(1.0)).ln()
     }
 
     /// Writes the `count` first tokens and their logits to `first`, and keeps them alone. -inf is never among them.
@@ -101,20 +102,21 @@ impl<'a> Candidates<'a> {
     /// Keeps what has at least the share `share` of the highest candidate's weight.
     pub fn keep_relative(&mut self, share: f64) {
         let top = self.top();
-        self.keep_from(((share.ln() / f64::from(self.inverse_temperature)) + f64::from(top)) as f32);
+        self.keep_from((share.log2() / f64::from(self.scale) + f64::from(top)) as f32);
     }
 
     /// Keeps the shortest run of candidates, by the distance of their surprise from the entropy, that holds the share
     /// `share` of the mass; at least one.
     pub fn keep_typical(&mut self, share: f64) {
         let total = self.total();
-        let entropy = total.ln() - self.mean_logit(total);
-        let least = total.ln() - self.exponent(self.top());
+        let log_total = total.log2();
+        let entropy = log_total - self.mean_exponent(total);
+        let least = log_total - self.exponent(self.top());
         // As in `keep_mass`, if no heavier candidate can be as far from the entropy on the other side.
-        let light = (-self.lightest(share, total).ln() + total.ln()).max(2.0 * entropy - least + 1e-3);
-        self.keep_from(self.logit_of_weight((total.ln() - light).exp()));
-        let (highest, inverse_temperature) = (self.highest, self.inverse_temperature);
-        let nearness = |logit| -(total.ln() - exponent(logit, highest, inverse_temperature) - entropy).abs() as f32;
+        let light = (log_total - self.lightest(share, total).log2()).max(2.0 * entropy - least + 1e-3);
+        self.keep_from(self.logit_of_weight((log_total - light).exp2()));
+        let (highest, scale) = (self.highest, self.scale);
+        let nearness = |logit| -(log_total - exponent(logit, highest, scale) - entropy).abs() as f32;
         self.buffers.list.keep_mass(share * total, &Key::Of(&nearness));
     }
 
@@ -133,8 +135,8 @@ impl<'a> Candidates<'a> {
     /// Keeps candidates of a surprise of at most `limit` bits, at least the first. Gives the logarithm of the mass there
     /// was before: see [`surprise`](Self::surprise).
     pub fn keep_surprise(&mut self, limit: f64) -> f64 {
-        let log_total = self.total().ln();
-        let exponent = (log_total - limit * std::f64::consts::LN_2) / f64::from(self.inverse_temperature);
+        let log_total = self.total().log2();
+        let exponent = (log_total - limit) / f64::from(self.scale);
         let bound = (f64::from(self.highest) + exponent) as f32;
         if bound > self.top() {
             self.keep_count(1);
@@ -146,7 +148,7 @@ impl<'a> Candidates<'a> {
 
     /// The surprise of token `id`, in bits, among candidates of that mass.
     pub fn surprise(&self, id: usize, log_total: f64) -> f64 {
-        (log_total - self.exponent(self.logits[id])) / std::f64::consts::LN_2
+        log_total - self.exponent(self.logits[id])
     }
 
     /// The candidate at which the running sum of weights, by id, passes the share `uniform` of all.
@@ -169,11 +171,7 @@ impl<'a> Candidates<'a> {
             let list = &self.buffers.list;
             passing(places.map(|place| (list.ids()[place] as usize, list.weights()[place])), before, target)
         } else {
-            passing(
-                places.map(|id| (id, weight(self.logits[id], self.highest, self.inverse_temperature))),
-                before,
-                target,
-            )
+            passing(places.map(|id| (id, weight(self.logits[id], self.highest, self.scale))), before, target)
         }
     }
 
@@ -186,13 +184,13 @@ impl<'a> Candidates<'a> {
         if !self.listed {
             return self.highest;
         }
-        self.buffers.list.logits().iter().fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a })
+        kernels::range(self.buffers.list.logits()).1
     }
 
     /// The sum of all weights; leaves those of blocks in `block_mass`.
     fn total(&mut self) -> f64 {
         if !self.listed {
-            return self.masses(self.inverse_temperature);
+            return self.masses(self.scale);
         }
         let Buffers { block_mass, list, .. } = &mut *self.buffers;
         block_mass.clear();
@@ -201,19 +199,19 @@ impl<'a> Candidates<'a> {
     }
 
     /// The same for the whole row, at any temperature.
-    fn masses(&mut self, inverse_temperature: f32) -> f64 {
+    fn masses(&mut self, scale: f32) -> f64 {
         let block_mass = &mut self.buffers.block_mass;
         block_mass.resize(self.logits.len().div_ceil(BLOCK), 0.0);
-        kernels::masses(self.logits, self.highest, inverse_temperature, block_mass);
+        kernels::masses(self.logits, self.highest, scale, block_mass);
         block_mass.iter().sum()
     }
 
-    /// The mean of (logit - highest) / temperature under the probabilities.
-    fn mean_logit(&self, total: f64) -> f64 {
+    /// The mean of (logit - highest) * scale under the probabilities.
+    fn mean_exponent(&self, total: f64) -> f64 {
         let sum: f64 = if self.listed {
-            kernels::surprise(self.buffers.list.logits(), self.highest, self.inverse_temperature)
+            kernels::surprise(self.buffers.list.logits(), self.highest, self.scale)
         } else {
-            kernels::surprise(self.logits, self.highest, self.inverse_temperature)
+            kernels::surprise(self.logits, self.highest, self.scale)
         };
         sum / total
     }
@@ -226,12 +224,12 @@ impl<'a> Candidates<'a> {
 
     /// A logit a little below all whose weight is at least `weight`: the little covers rounding.
     fn logit_of_weight(&self, weight: f64) -> f32 {
-        let logit = f64::from(self.highest) + (weight.ln() - 1e-3) / f64::from(self.inverse_temperature);
+        let logit = f64::from(self.highest) + (weight.log2() - 1e-3) / f64::from(self.scale);
         (logit as f32).next_down()
     }
 
     fn exponent(&self, logit: f32) -> f64 {
-        exponent(logit, self.highest, self.inverse_temperature)
+        exponent(logit, self.highest, self.scale)
     }
 
     /// A bound that the `count` highest logits reach: that many blocks have a maximum at least as high.
@@ -276,17 +274,17 @@ impl<'a> Candidates<'a> {
             return;
         }
         list.collect(self.logits, block_max, bound);
-        list.weigh(self.highest, self.inverse_temperature);
+        list.weigh(self.highest, self.scale);
         self.listed = true;
     }
 }
 
-fn exponent(logit: f32, highest: f32, inverse_temperature: f32) -> f64 {
-    f64::from((logit - highest) * inverse_temperature)
+fn exponent(logit: f32, highest: f32, scale: f32) -> f64 {
+    f64::from((logit - highest) * scale)
 }
 
-fn weight(logit: f32, highest: f32, inverse_temperature: f32) -> f32 {
-    exp((logit - highest) * inverse_temperature)
+fn weight(logit: f32, highest: f32, scale: f32) -> f32 {
+    exp2((logit - highest) * scale)
 }
 
 fn position(logits: &[f32], found: impl Fn(f32) -> bool) -> usize {

@@ -81,7 +81,7 @@ impl List {
         self.len = kernels::collect(logits, block_max, bound, &mut self.ids, &mut self.logits);
     }
 
-    /// Gives every candidate the weight exp((logit - highest) * scale).
+    /// Gives every candidate the weight 2^((logit - highest) * scale).
     pub fn weigh(&mut self, highest: f32, scale: f32) {
         kernels::weigh(&self.logits[..self.len], highest, scale, &mut self.weights[..self.len]);
     }

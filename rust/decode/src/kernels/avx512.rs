@@ -2,13 +2,10 @@
 //! What is left of a row behind its whole blocks goes to these.
 
 use std::arch::x86_64::*;
+use std::f32::consts::LOG2_E;
 
 use super::{BLOCK, LANES, portable};
-use crate::exp::{COEFFICIENTS, LAST_COEFFICIENT, LN2_HIGH, LN2_LOW, LOG2_E, ROUNDER, SMALLEST};
-
-/// Taylor's polynomial of 2^r, from the highest power on: |r| <= 1/2, so the first term left out is below 1.3e-7.
-const POWERS_OF_LN_2: [f32; 7] =
-    [1.540_353e-4, 1.333_355_8e-3, 9.618_129e-3, 5.550_411e-2, 2.402_265e-1, std::f32::consts::LN_2, 1.0];
+use crate::exp::{COEFFICIENTS, LAST_COEFFICIENT, ROUNDER, SMALLEST};
 
 /// Compiles the portable pass for AVX-512.
 macro_rules! as_is {
@@ -54,7 +51,7 @@ pub fn masses(values: &[f32], highest: f32, scale: f32, block_mass: &mut [f64]) 
     portable::masses(rest, highest, scale, &mut block_mass[blocks.len()..]);
 }
 
-/// As 2^t = 2^n 2^r, n the integer nearest to t: half the operations of `exp`, which may neither fuse nor scale.
+/// As 2^t = 2^n 2^r, n the integer nearest to t: two thirds of the operations of `exp2`, which may neither fuse nor scale.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 pub fn mass(values: &[f32], highest: f32) -> f64 {
     const NEAREST: i32 = 8;
@@ -69,8 +66,8 @@ pub fn mass(values: &[f32], highest: f32) -> f64 {
         // Not fused with the difference: highest * log2(e) would be rounded, by much where it is large.
         let t = _mm512_max_ps(_mm512_mul_ps(_mm512_sub_ps(load(group), highest_lanes), log2_e), smallest);
         let r = _mm512_reduce_ps::<NEAREST>(t);
-        let mut p = _mm512_set1_ps(POWERS_OF_LN_2[0]);
-        for &coefficient in &POWERS_OF_LN_2[1..] {
+        let mut p = _mm512_set1_ps(LAST_COEFFICIENT);
+        for coefficient in COEFFICIENTS {
             p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(coefficient));
         }
         sum = _mm512_add_ps(sum, _mm512_scalef_ps(p, _mm512_roundscale_ps::<NEAREST>(t)));
@@ -187,29 +184,26 @@ fn collect_block(block: &[f32; BLOCK], number: usize, bounds: __m512, indices: &
     count
 }
 
-/// exp((value - highest) * scale), by the operations of [`exp`](crate::exp::exp) in their order.
+/// 2^((value - highest) * scale), by the operations of [`exp2`](crate::exp::exp2) in their order.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 fn weighing(highest: f32, scale: f32) -> impl Fn(__m512) -> __m512 {
     let (highest, scale) = (_mm512_set1_ps(highest), _mm512_set1_ps(scale));
-    move |values| exp(_mm512_mul_ps(_mm512_sub_ps(values, highest), scale))
+    move |values| exp2(_mm512_mul_ps(_mm512_sub_ps(values, highest), scale))
 }
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-fn exp(x: __m512) -> __m512 {
-    let constant = |value| _mm512_set1_ps(value);
-    let times = |a, b| _mm512_mul_ps(a, b);
-    let smallest = constant(SMALLEST);
+fn exp2(x: __m512) -> __m512 {
+    let smallest = _mm512_set1_ps(SMALLEST);
     let clamped = _mm512_max_ps(x, smallest);
-    let rounded = _mm512_add_ps(times(clamped, constant(LOG2_E)), constant(ROUNDER));
-    let n = _mm512_sub_ps(rounded, constant(ROUNDER));
-    let r = _mm512_sub_ps(_mm512_sub_ps(clamped, times(n, constant(LN2_HIGH))), times(n, constant(LN2_LOW)));
-    let mut p = constant(LAST_COEFFICIENT);
+    let rounded = _mm512_add_ps(clamped, _mm512_set1_ps(ROUNDER));
+    let fraction = _mm512_sub_ps(clamped, _mm512_sub_ps(rounded, _mm512_set1_ps(ROUNDER)));
+    let mut p = _mm512_set1_ps(LAST_COEFFICIENT);
     for coefficient in COEFFICIENTS {
-        p = _mm512_add_ps(times(p, r), constant(coefficient));
+        p = _mm512_add_ps(_mm512_mul_ps(p, fraction), _mm512_set1_ps(coefficient));
     }
-    let one = _mm512_castps_si512(constant(1.0));
+    let one = _mm512_castps_si512(_mm512_set1_ps(1.0));
     let power_of_two = _mm512_add_epi32(_mm512_slli_epi32::<23>(_mm512_castps_si512(rounded)), one);
     let normal = _mm512_cmp_ps_mask::<_CMP_GE_OQ>(x, smallest);
     _mm512_maskz_mul_ps(normal, p, _mm512_castsi512_ps(power_of_two))

@@ -54,7 +54,7 @@ kernel! {
     allowed_maxima(values: &[f32], mask: &[u32], block_max: &mut [f32])
 }
 kernel! {
-    /// The sum of exp((value - highest) * scale) over each block.
+    /// The sum of 2^((value - highest) * scale) over each block.
     masses(values: &[f32], highest: f32, scale: f32, block_mass: &mut [f64])
 }
 kernel! {
@@ -63,11 +63,11 @@ kernel! {
     mass(values: &[f32], highest: f32) -> f64
 }
 kernel! {
-    /// exp((value - highest) * scale) of each value.
+    /// 2^((value - highest) * scale) of each value.
     weigh(values: &[f32], highest: f32, scale: f32, weights: &mut [f32])
 }
 kernel! {
-    /// The sum of x exp(x), x = (value - highest) * scale, over all values.
+    /// The sum of x 2^x, x = (value - highest) * scale, over all values.
     surprise(values: &[f32], highest: f32, scale: f32) -> f64
 }
 kernel! {

@@ -1,7 +1,9 @@
 //! The passes as plain loops over a fixed number of lanes, which compilers turn into vectors.
 
+use std::f32::consts::LOG2_E;
+
 use super::{BLOCK, LANES};
-use crate::exp::exp;
+use crate::exp::exp2;
 
 #[inline(always)]
 pub fn maxima(values: &[f32], block_max: &mut [f32]) -> bool {
@@ -38,7 +40,7 @@ pub fn allowed_maxima(values: &[f32], mask: &[u32], block_max: &mut [f32]) {
 pub fn masses(values: &[f32], highest: f32, scale: f32, block_mass: &mut [f64]) {
     for (block, result) in values.chunks(BLOCK).zip(block_mass) {
         let mut sum = [0.0_f32; LANES];
-        for_each_lane(block, |lane, value| sum[lane] += exp((value - highest) * scale));
+        for_each_lane(block, |lane, value| sum[lane] += exp2((value - highest) * scale));
         *result = f64::from(reduce(sum, |a, b| a + b));
     }
 }
@@ -46,14 +48,14 @@ pub fn masses(values: &[f32], highest: f32, scale: f32, block_mass: &mut [f64]) 
 #[inline(always)]
 pub fn mass(values: &[f32], highest: f32) -> f64 {
     let mut sum = [0.0_f32; LANES];
-    for_each_lane(values, |lane, value| sum[lane] += exp(value - highest));
+    for_each_lane(values, |lane, value| sum[lane] += exp2((value - highest) * LOG2_E));
     f64::from(reduce(sum, |a, b| a + b))
 }
 
 #[inline(always)]
 pub fn weigh(values: &[f32], highest: f32, scale: f32, weights: &mut [f32]) {
     for (&value, weight) in values.iter().zip(weights) {
-        *weight = exp((value - highest) * scale);
+        *weight = exp2((value - highest) * scale);
     }
 }
 
@@ -65,7 +67,7 @@ pub fn surprise(values: &[f32], highest: f32, scale: f32) -> f64 {
         for_each_lane(block, |lane, value| {
             let x = (value - highest) * scale;
             // The weight of what lies below is 0: the clamp keeps -inf * 0 out.
-            sum[lane] += exp(x) * higher(x, -1e3);
+            sum[lane] += exp2(x) * higher(x, -1e3);
         });
         total += f64::from(reduce(sum, |a, b| a + b));
     }
