@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class WordkilnError(Exception):
     """The root of all errors that Wordkiln raises on purpose."""
@@ -21,3 +23,16 @@ class PathError(WordkilnError, OSError):
 
 class DependencyError(WordkilnError, ImportError):
     """A part was used whose optional packages are not installed. The message gives the command that installs them."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C while texts were being written. Not caught, it ends the program as any KeyboardInterrupt does.
+
+    Attributes:
+        completions: what was written until then, one for each text that had been begun, in order; those that were
+            going have the finish_reason "interrupted".
+    """
+
+    def __init__(self, completions: list[Any]) -> None:
+        super().__init__(f"interrupted; {len(completions)} texts in .completions")
+        self.completions = completions

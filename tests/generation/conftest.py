@@ -5,6 +5,8 @@ import codecs
 import numpy as np
 import pytest
 
+from wordkiln.errors import ArgumentError
+
 END = 256
 
 
@@ -25,8 +27,14 @@ class ByteTokenizer:
     vocab_size = 257
     end_id = END
 
-    def encode(self, text):
-        return list(text.encode())
+    def encode(self, text, allowed_special=(), disallowed_special="all"):
+        parts = text.split("<|end|>")
+        if len(parts) > 1 and not allowed_special and disallowed_special:
+            raise ArgumentError('the text holds the special token "<|end|>": name it')
+        if not allowed_special:
+            return list(text.encode())
+        ids = [list(part.encode()) for part in parts]
+        return [id for place, part in enumerate(ids) for id in ([END, *part] if place else part)]
 
     def decode_stream(self):
         return ByteStream()
@@ -56,6 +64,9 @@ class ScriptedModel:
     def select(self, state, rows):
         return [list(state[row]) for row in rows]
 
+    def join(self, states):
+        return [row for state in states for row in state]
+
     def _logits(self, rows):
         self.batch_sizes.append(len(rows))
         logits = np.full((len(rows), self.vocab_size), -np.inf, np.float32)
@@ -84,10 +95,23 @@ class RandomModel:
     def select(self, state, rows):
         return [state[row] for row in rows]
 
+    def join(self, states):
+        return [row for state in states for row in state]
+
+    def score(self, rows):
+        logits = self._logits.astype(np.float64)
+        logprobs = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+        return [logprobs[row[:-1], row[1:]].astype(np.float32) for row in map(list, rows)]
+
 
 @pytest.fixture
 def byte_tokenizer():
     return ByteTokenizer()
+
+
+@pytest.fixture(scope="session")
+def new_byte_tokenizer():
+    return ByteTokenizer
 
 
 @pytest.fixture

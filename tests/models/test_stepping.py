@@ -130,3 +130,37 @@ def test_a_refused_step_changes_nothing(model):
         with pytest.raises(ArgumentError, match="rows"):
             model.select(state, rows)
     check(model, model.step(state, [4, 5]), [[1, 2, 4], [3, 5]])
+
+
+def test_joined_states_go_on_as_if_they_had_been_one(model):
+    first, _ = model.begin(PROMPTS[:2])
+    model.step(first, [20, 21])
+    second, _ = model.begin(PROMPTS[2:4])
+    third, _ = model.begin([PROMPTS[4] * 5])  # longer than the buffers of the others
+    state = model.join([first, second, third])
+    assert len(state) == 5
+    texts = [[*PROMPTS[0], 20], [*PROMPTS[1], 21], PROMPTS[2], PROMPTS[3], PROMPTS[4] * 5]
+    for step in range(3):
+        ids = [step + row for row in range(5)]
+        texts = [[*text, i] for text, i in zip(texts, ids, strict=True)]
+        check(model, model.step(state, ids), texts)
+    state, texts = model.select(state, [4, 0]), [texts[4], texts[0]]
+    check(model, model.step(state, [1, 2]), [[*text, i] for text, i in zip(texts, [1, 2], strict=True)])
+    with pytest.raises(ArgumentError, match="states"):
+        model.join([])
+
+
+def test_scores_are_log_probabilities_of_each_id_after_those_before(model, monkeypatch):
+    from wordkiln.models import stepping
+
+    # So that a text of a test crosses the borders of chunks.
+    monkeypatch.setattr(stepping, "_CHUNK", 4)
+    monkeypatch.setattr(stepping, "_LOGITS", 3 * VOCAB)
+    for row, ids in zip(model.score(PROMPTS), PROMPTS, strict=True):
+        assert row.dtype == np.float32
+        expected = [
+            torch.tensor(whole(model, ids[:place])).log_softmax(0)[ids[place]].item() for place in range(1, len(ids))
+        ]
+        np.testing.assert_allclose(row, expected, atol=5e-6, rtol=1e-5)
+    with pytest.raises(ArgumentError, match="rows"):
+        model.score([[1], []])

@@ -98,12 +98,43 @@ def test_selected_rows_are_independent_of_the_old_state(both):
     assert_close(model.step(other, [7]), expected)
 
 
+@pytest.mark.parity
+def test_joined_states_go_on_as_the_torch_models(both):
+    random = np.random.default_rng(3)
+    states = []
+    for model in both:
+        first, _ = model.begin([[1, 2, 3], [4]])
+        for ids in ([5, 6], [7, 8]):
+            model.step(first, ids)
+        states.append(model.join([first, model.begin([[9] * 30])[0], model.begin([[3]])[0]]))
+    for _ in range(3):
+        assert len(states[0]) == 4
+        ids = random.integers(0, VOCAB_SIZE, 4)
+        assert_close(*(model.step(state, ids) for model, state in zip(both, states, strict=True)))
+    states = [model.select(state, [2, 0]) for model, state in zip(both, states, strict=True)]
+    assert_close(*(model.step(state, [1, 2]) for model, state in zip(both, states, strict=True)))
+
+
+@pytest.mark.parity
+def test_scores_are_those_of_the_torch_model(both):
+    random = np.random.default_rng(4)
+    rows = [random.integers(0, VOCAB_SIZE, length).tolist() for length in (2, 300, 1, 258)]
+    ours, theirs = (model.score(rows) for model in both)
+    assert [len(row) for row in ours] == [1, 299, 0, 257]
+    for row, other in zip(ours, theirs, strict=True):
+        assert_close(row, other)
+
+
 @pytest.mark.abuse
 def test_wrong_arguments_are_named(both):
     model, _ = both
     for prompts in ([], [[]], [[1], []], [[VOCAB_SIZE]], [[-1]], [[0.5]], [[[1]]], [["a"]], [[2**70]]):
         with pytest.raises(ArgumentError, match="prompts"):
             model.begin(prompts)
+        with pytest.raises(ArgumentError, match="rows"):
+            model.score(prompts)
+    with pytest.raises(ArgumentError, match="states"):
+        model.join([])
     state, _ = model.begin([[1], [2]])
     for ids in ([1], [1, 2, 3], [1, VOCAB_SIZE], [-1, 0], [0.5, 1]):
         with pytest.raises(ArgumentError, match="ids"):

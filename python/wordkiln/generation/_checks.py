@@ -18,7 +18,7 @@ def integer(name: str, value: Any, low: int, high: int | None = None) -> int:
         number = None
     if number is None or isinstance(value, bool) or number < low or (high is not None and number > high):
         limit = f"of {low} or more" if high is None else f"from {low} to {high}"
-        raise ArgumentError(f"{name}={_shown(value)}: must be an integer {limit}")
+        raise ArgumentError(f"{name}={shown(value)}: must be an integer {limit}")
     return number
 
 
@@ -31,20 +31,23 @@ def real(name: str, value: Any, low: float, high: float | None = None) -> float:
         number = math.nan
     if not math.isfinite(number) or number < low or (high is not None and number > high):
         limit = f"of {low:g} or more" if high is None else f"from {low:g} to {high:g}"
-        raise ArgumentError(f"{name}={_shown(value)}: must be a finite number {limit}")
+        raise ArgumentError(f"{name}={shown(value)}: must be a finite number {limit}")
     return number
 
 
-def stop_strings(stop: str | Sequence[str]) -> tuple[str, ...]:
-    """`stop` as a tuple of non-empty strings; one string stands for itself."""
-    stops = (stop,) if isinstance(stop, str) else tuple(stop)
-    for position, text in enumerate(stops):
+def strings(name: str, value: str | Sequence[str]) -> tuple[str, ...]:
+    """`value` as a tuple of non-empty strings; one string stands for itself."""
+    if not isinstance(value, str) and not hasattr(value, "__iter__"):
+        raise ArgumentError(f"{name}={shown(value)}: must be a string or several")
+    several = (value,) if isinstance(value, str) else tuple(value)
+    for position, text in enumerate(several):
         if not isinstance(text, str) or not text:
-            raise ArgumentError(f"stop[{position}]={_shown(text)}: must be a non-empty string")
-    return stops
+            raise ArgumentError(f"{name}[{position}]={shown(text)}: must be a non-empty string")
+    return several
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """`value` for a message, at most 80 characters of it."""
     if isinstance(value, int) and value.bit_length() > 256:
         return f"an integer of {value.bit_length()} bits"
     text = repr(value)

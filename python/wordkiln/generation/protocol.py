@@ -46,5 +46,5 @@ class StepModel(Protocol[State]):
         ...
 
     def score(self, rows: Sequence[Sequence[int]], /) -> list[NDArray[np.float32]]:
-        """For each row of n >= 1 ids the natural log-probabilities [n - 1] of ids 1 to n - 1, each after those before."""
+        """For each row of n >= 1 ids float32 [n - 1]: the natural log-probability of each id but the first."""
         ...

@@ -129,6 +129,28 @@ class CausalLM(nn.Module):
         """
         return stepping.select(state, rows)
 
+    def join(self, states: Sequence[stepping.StepState]) -> stepping.StepState:
+        """One state of the rows of all, in this order. The states given may not be used any more.
+
+        Raises:
+            ArgumentError: there is no state.
+        """
+        return stepping.join(states)
+
+    def score(self, rows: Sequence[Sequence[int]]) -> list[np.ndarray[Any, np.dtype[np.float32]]]:
+        """How probable texts are, without dropout and without gradients.
+
+        Args:
+            rows: at least one; each a non-empty sequence of ids.
+
+        Returns:
+            For each row of n ids float32 natural log-probabilities [n - 1] of ids 1 to n - 1, each after those before.
+
+        Raises:
+            ArgumentError: as `begin`.
+        """
+        return stepping.score(self, rows)
+
     def save_pretrained(self, directory: str | os.PathLike[str], tokenizer: pretrained.Saves | None = None) -> None:
         """Write a checkpoint directory, whole or not at all; one that is there already is replaced.
 

@@ -39,6 +39,29 @@ def detach_state(state: State) -> State:
     return tuple(part.detach() for part in state)
 
 
+def join_rows(states: Sequence[State]) -> State:
+    """One state of the rows of all, in this order; all are of one model."""
+    if not all(isinstance(state, KeyValueCache) for state in states):
+        return tuple(torch.cat(parts, 1) for parts in zip(*states, strict=True))
+    caches = [state for state in states if isinstance(state, KeyValueCache)]
+    longest = max(max(cache.lengths) for cache in caches)
+    layers = tuple(
+        (
+            _stacked([cache.layers[depth][0] for cache in caches], longest),
+            _stacked([cache.layers[depth][1] for cache in caches], longest),
+        )
+        for depth in range(len(caches[0].layers))
+    )
+    return KeyValueCache(layers, tuple(length for cache in caches for length in cache.lengths))
+
+
+def _stacked(parts: Sequence[Tensor], length: int) -> Tensor:
+    """Keys or values [B, capacity, Hkv, D] of several caches, each cut or filled up with zeros to `length`."""
+    rows = [part[:, :length] for part in parts]
+    # Zeros, not whatever was there: a NaN behind a row's end would pass through a weight of 0.
+    return torch.cat([torch.nn.functional.pad(row, (0, 0, 0, 0, 0, length - row.shape[1])) for row in rows])
+
+
 def select_rows(state: State, rows: Sequence[int]) -> State:
     """A copy that holds `rows` of `state`, in this order; a row may be named several times."""
     if isinstance(state, KeyValueCache):

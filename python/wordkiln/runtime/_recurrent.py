@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,13 @@ class RecurrentState:
     def select(self, rows: list[int]) -> RecurrentState:
         """The state of these rows."""
         return RecurrentState(self.hidden[:, rows], None if self.cells is None else self.cells[:, rows])
+
+
+def join(states: Sequence[RecurrentState]) -> RecurrentState:
+    """One state of the rows of all."""
+    hidden = np.concatenate([state.hidden for state in states], axis=1)
+    cells = [state.cells for state in states if state.cells is not None]
+    return RecurrentState(hidden, np.concatenate(cells, axis=1) if cells else None)
 
 
 class _Layer:
@@ -71,24 +78,38 @@ class Recurrent:
 
     def prefill(self, ids: Ids, lengths: Ids) -> tuple[RecurrentState, Array]:
         """Read prompts, filled up on the right: ids [B, T], lengths [B] -> the state, and [B, E] at each last id."""
-        shape = (len(self._layers), len(ids), self._config.hidden_size)
-        is_lstm = self._config.kind == "lstm"
-        state = RecurrentState(np.zeros(shape, np.float32), np.zeros(shape, np.float32) if is_lstm else None)
+        state = self._empty_state(len(ids))
         for start in range(0, ids.shape[1], _CHUNK):
             self._advance(state, ids[:, start : start + _CHUNK], lengths - start)
-        return state, self._output(state)
+        return state, self._projected(state.hidden[-1])
 
     def step(self, state: RecurrentState, ids: Ids) -> Array:
         """Append ids [B] to `state`: [B, E]."""
         self._advance(state, ids[:, None], np.ones(len(ids), np.int64))
-        return self._output(state)
+        return self._projected(state.hidden[-1])
 
-    def _output(self, state: RecurrentState) -> Array:
-        hidden: Array = state.hidden[-1]
+    def outputs(self, ids: Ids) -> Iterator[Array]:
+        """Behind every one of ids [B, T]: [B, S, E] for S of them at a time."""
+        state = self._empty_state(len(ids))
+        for start in range(0, ids.shape[1], _CHUNK):
+            chunk = ids[:, start : start + _CHUNK]
+            hidden = self._advance(state, chunk, np.full(len(ids), chunk.shape[1]))
+            yield self._projected(hidden.transpose(1, 0, 2))
+
+    def _empty_state(self, batch: int) -> RecurrentState:
+        shape = (len(self._layers), batch, self._config.hidden_size)
+        is_lstm = self._config.kind == "lstm"
+        return RecurrentState(np.zeros(shape, np.float32), np.zeros(shape, np.float32) if is_lstm else None)
+
+    def _projected(self, hidden: Array) -> Array:
         return hidden if self._projection is None else hidden @ self._projection.T
 
-    def _advance(self, state: RecurrentState, ids: Ids, lengths: Ids) -> None:
-        """Read ids [B, T]; a row's state becomes that behind its `lengths[row]` first ids; 0 or less: it stays."""
+    def _advance(self, state: RecurrentState, ids: Ids, lengths: Ids) -> Array:
+        """Read ids [B, T]; a row's state becomes that behind its `lengths[row]` first ids; 0 or less: it stays.
+
+        Returns:
+            The last layer's hidden states [T, B, hidden_size].
+        """
         rows = np.flatnonzero(lengths > 0)
         last = np.minimum(lengths[rows], ids.shape[1]) - 1
         x = np.ascontiguousarray(self._embedding[ids.T])
@@ -101,6 +122,7 @@ class Recurrent:
                 step = layer.gru if self._config.kind == "gru" else layer.rnn
                 x = np.stack(list(step(x, h)))
             state.hidden[number, rows] = x[last, rows]
+        return x
 
 
 def _sigmoid(x: Array) -> Array:

@@ -1,0 +1,387 @@
+// Products of a few or many rows with packed weights, for inference.
+//
+// Weights lie in panels of kPanelWidth outputs. A panel is [inputs][width] in float32; in bfloat16 a word of 32 bits
+// holds two inputs of an output, [inputs / 2][width] filled up to kBfloat16Inputs, so that a shift and a mask widen them; in int8 a group of inputs is
+// the scales [width], then codes [kLinearGroup][width]; a weight is its code times its scale, rounded to float32.
+//
+// An element of the result is summed over its inputs in the same order and parts, whatever the tile: a row's result does
+// not depend on how many rows there are, nor on the threads.
+#pragma once
+
+#include "cpu/kernels/packed_gemm.h"
+#include "cpu/kernels/parallel.h"
+#include "wordkiln/linear.h"
+
+namespace wordkiln::cpu::WORDKILN_ISA {
+namespace {
+
+constexpr int64_t kPanelWidth = kPanel<float>;
+constexpr int64_t kBfloat16Inputs = 32;       // what the tile unit takes at a time
+
+typedef Simd<float>::Int Int;
+typedef int8_t Codes __attribute__((vector_size(kLanes<float>)));
+
+inline int64_t groups_of(int64_t inputs) { return (inputs + kLinearGroup - 1) / kLinearGroup; }
+
+// Bytes of a panel's first `inputs` inputs.
+inline int64_t panel_bytes(LinearStorage storage, int64_t inputs) {
+  switch (storage) {
+    case LinearStorage::kFloat32:
+      return inputs * kPanelWidth * 4;
+    case LinearStorage::kBfloat16:
+      return (inputs + kBfloat16Inputs - 1) / kBfloat16Inputs * kBfloat16Inputs * kPanelWidth * 2;
+    case LinearStorage::kInt8:
+      return groups_of(inputs) * kPanelWidth * (4 + kLinearGroup);
+  }
+  __builtin_unreachable();
+}
+
+// The rows that become a vector of a panel's outputs, `inputs` apart.
+struct PackedRows {
+  const float* first;
+  int64_t count;  // at most the lanes; 0: there are none
+};
+
+// Those from `row` on, of `rows` rows of `weight`.
+inline PackedRows some_rows(const float* weight, int64_t inputs, int64_t row, int64_t rows) {
+  const int64_t left = rows - row;
+  return {left > 0 ? weight + row * inputs : nullptr, left < kLanes<float> ? left : kLanes<float>};
+}
+
+// Of a vector of outputs so many inputs, [kLinearGroup][lanes], zeros behind the last.
+struct PackedBlock {
+  alignas(64) float values[kLinearGroup][kLanes<float>];
+  int64_t inputs;
+
+  Vec<float> at(int64_t k) const { return load(values[k]); }
+};
+
+// A NaN stays one: rounding could carry it into an infinity.
+WORDKILN_INLINE Words round_to_bfloat16(Vec<float> x) {
+  const Words bits = (Words)x;
+  return x == x ? (bits + 0x7fff + (bits >> 16 & 1)) >> 16 : bits >> 16 | 0x40;
+}
+
+// Each returns whether the storage can hold the block's values: int8 has no infinity and no NaN.
+inline bool put_float32(const PackedBlock& block, char* to, int64_t vector) {
+  to += vector * kLanes<float> * 4;
+  for (int64_t k = 0; k < block.inputs; ++k) store(reinterpret_cast<float*>(to) + k * kPanelWidth, block.at(k));
+  return true;
+}
+
+inline bool put_bfloat16(const PackedBlock& block, char* to, int64_t vector) {
+  to += vector * kLanes<float> * 4;
+  for (int64_t k = 0; k < block.inputs; k += 2) {
+    const Words words = round_to_bfloat16(block.at(k)) | round_to_bfloat16(block.at(k + 1)) << 16;
+    __builtin_memcpy(to + k / 2 * kPanelWidth * 4, &words, sizeof words);
+  }
+  return true;
+}
+
+// The largest of a group becomes 127 steps; 0 where all are 0.
+inline bool put_int8(const PackedBlock& block, char* to, int64_t vector) {
+  Vec<float> most = {}, nothing = {};
+  for (int64_t k = 0; k < kLinearGroup; ++k) {
+    const Vec<float> x = block.at(k);
+    most = max<float>(most, x < 0.0f ? -x : x);
+    nothing += x - x;  // 0, unless x is not finite
+  }
+  const Vec<float> scale = most / 127.0f;
+  const Vec<float> inverse = most > 0.0f ? 1.0f / scale : Vec<float>{};
+  store(reinterpret_cast<float*>(to) + vector * kLanes<float>, scale);
+  to += kPanelWidth * 4 + vector * kLanes<float>;
+  for (int64_t k = 0; k < kLinearGroup; ++k, to += kPanelWidth) {
+    // To the nearest: adding this leaves the integer in the low bits.
+    const Int steps = (Int)(block.at(k) * inverse + 0x1.8p23f) - (Int)broadcast(0x1.8p23f);
+    const Codes codes = __builtin_convertvector(steps, Codes);
+    __builtin_memcpy(to, &codes, sizeof codes);
+  }
+  return sum<float>(nothing) == 0;
+}
+
+// rows(v): what becomes the panel's vector v. Returns whether the storage can hold all of it.
+template <typename Rows>
+bool pack_panel(LinearStorage storage, int64_t inputs, Rows rows, char* panel) {
+  static constexpr bool (*kPut[])(const PackedBlock&, char*, int64_t) = {put_float32, put_bfloat16, put_int8};
+  PackedBlock block;
+  bool fits = true;
+  for (int64_t v = 0; v < kTileVectors; ++v) {
+    const PackedRows from = rows(v);
+    for (int64_t k = 0; k < inputs; k += kLinearGroup) {
+      block.inputs = inputs - k < kLinearGroup ? inputs - k : kLinearGroup;
+      const int64_t filled = from.count > 0 ? block.inputs : 0;
+      if (filled > 0) transpose(from.first + k, inputs, from.count, filled, block.values[0], kLanes<float>);
+      for (int64_t i = filled; i < kLinearGroup; ++i) store(block.values[i], Vec<float>{});
+      if (storage == LinearStorage::kBfloat16) {
+        block.inputs = (block.inputs + kBfloat16Inputs - 1) / kBfloat16Inputs * kBfloat16Inputs;
+      }
+      fits &= kPut[static_cast<int>(storage)](block, panel + panel_bytes(storage, k), v);
+    }
+  }
+  return fits;
+}
+
+// The weights of one output again, [inputs].
+inline void unpack_output(LinearStorage storage, const char* packed, int64_t inputs, int64_t output, float* to) {
+  const char* panel = packed + output / kPanelWidth * panel_bytes(storage, inputs);
+  const int64_t j = output % kPanelWidth;
+  for (int64_t k = 0; k < inputs; ++k) {
+    if (storage == LinearStorage::kFloat32) {
+      to[k] = reinterpret_cast<const float*>(panel)[k * kPanelWidth + j];
+    } else if (storage == LinearStorage::kBfloat16) {
+      const uint32_t word = reinterpret_cast<const uint32_t*>(panel)[k / 2 * kPanelWidth + j];
+      to[k] = __builtin_bit_cast(float, k % 2 ? word & 0xffff0000u : word << 16);
+    } else {
+      const char* group = panel + panel_bytes(storage, k / kLinearGroup * kLinearGroup);
+      const int8_t code = static_cast<int8_t>(group[kPanelWidth * (4 + k % kLinearGroup) + j]);
+      to[k] = static_cast<float>(code) * reinterpret_cast<const float*>(group)[j];
+    }
+  }
+}
+
+// Rows as a product takes them.
+struct LinearRows {
+  const float* values;  // [rows, stride]
+  int64_t stride;
+  const uint16_t* halves = nullptr;  // [rows, inputs up to whole tiles], rounded to bfloat16; for the tile unit only
+};
+
+// A part of a panel's inputs, for a tile of rows and some vectors of the panel's outputs.
+struct PanelTile {
+  LinearRows rows;     // of the first row
+  int64_t begin, end;  // the inputs to sum
+  const char* panel;   // from input `begin` on
+  int64_t vector;      // the first of the panel's
+  float* out;
+  int64_t out_row, columns;
+  bool accumulate;
+};
+
+// Memory takes longer than the prefetcher looks ahead, and a few rows leave little else to wait for: each line is asked
+// for so many bytes before its turn. (One row, 28 MB of int8 on one thread: 9 GB/s without it.)
+constexpr int64_t kAhead = 4096;
+constexpr int kRowsThatWait = 3;
+
+template <int kRows>
+WORDKILN_INLINE void ask_ahead(const void* line) {
+  if constexpr (kRows <= kRowsThatWait) __builtin_prefetch(static_cast<const char*>(line) + kAhead);
+}
+
+template <int kRows, int kVectors>
+WORDKILN_INLINE void add_float32(const PanelTile& t, Vec<float> (&acc)[kRows][kVectors]) {
+  const float* from = reinterpret_cast<const float*>(t.panel) + t.vector * kLanes<float>;
+  for (int64_t k = t.begin; k < t.end; ++k, from += kPanelWidth) {
+    Vec<float> weights[kVectors];
+    WORDKILN_UNROLL
+    for (int j = 0; j < kVectors; ++j) {
+      ask_ahead<kRows>(from + j * kLanes<float>);
+      weights[j] = load(from + j * kLanes<float>);
+    }
+    WORDKILN_UNROLL
+    for (int i = 0; i < kRows; ++i) {
+      const Vec<float> x = broadcast(t.rows.values[i * t.rows.stride + k]);
+      WORDKILN_UNROLL
+      for (int j = 0; j < kVectors; ++j) acc[i][j] += x * weights[j];
+    }
+  }
+}
+
+// acc += input k, and input k + 1 with kBoth, times a word of each output.
+template <bool kBoth, int kRows, int kVectors>
+WORDKILN_INLINE void add_words(const PanelTile& t, int64_t k, const uint32_t* words,
+                               Vec<float> (&acc)[kRows][kVectors]) {
+  WORDKILN_UNROLL
+  for (int j = 0; j < kVectors; ++j) {
+    Int word;
+    ask_ahead<kRows>(words + j * kLanes<float>);
+    __builtin_memcpy(&word, words + j * kLanes<float>, sizeof word);
+    const Vec<float> low = (Vec<float>)(word << 16), high = (Vec<float>)(word & ~0xffff);
+    WORDKILN_UNROLL
+    for (int i = 0; i < kRows; ++i) {
+      const float* x = t.rows.values + i * t.rows.stride + k;
+      acc[i][j] += broadcast(x[0]) * low;
+      if constexpr (kBoth) acc[i][j] += broadcast(x[1]) * high;
+    }
+  }
+}
+
+template <int kRows, int kVectors>
+WORDKILN_INLINE void add_bfloat16(const PanelTile& t, Vec<float> (&acc)[kRows][kVectors]) {
+  const uint32_t* words = reinterpret_cast<const uint32_t*>(t.panel) + t.vector * kLanes<float>;
+  int64_t k = t.begin;
+  for (; k + 2 <= t.end; k += 2, words += kPanelWidth) add_words<true>(t, k, words, acc);
+  if (k < t.end) add_words<false>(t, k, words, acc);
+}
+
+// The weights of some vectors and inputs begin..end, whose first group is at `group`: body(input, weights).
+template <int kVectors, typename Body>
+WORDKILN_INLINE void for_widened(const char* group, int64_t vector, int64_t begin, int64_t end, Body body) {
+  for (int64_t k = begin; k < end; group += panel_bytes(LinearStorage::kInt8, kLinearGroup)) {
+    Vec<float> scales[kVectors];
+    WORDKILN_UNROLL
+    for (int j = 0; j < kVectors; ++j) {
+      scales[j] = load(reinterpret_cast<const float*>(group) + (vector + j) * kLanes<float>);
+    }
+    const int8_t* from = reinterpret_cast<const int8_t*>(group) + kPanelWidth * 4 + vector * kLanes<float>;
+    const int64_t stop = end - k < kLinearGroup ? end : k + kLinearGroup;
+    for (; k < stop; ++k, from += kPanelWidth) {
+      Vec<float> weights[kVectors];
+      WORDKILN_UNROLL
+      for (int j = 0; j < kVectors; ++j) {
+        weights[j] = __builtin_convertvector(load_bytes(from + j * kLanes<float>), Vec<float>) * scales[j];
+      }
+      body(k, weights);
+    }
+  }
+}
+
+template <int kRows, int kVectors>
+WORDKILN_INLINE void add_int8(const PanelTile& t, Vec<float> (&acc)[kRows][kVectors]) {
+  const char* ahead = t.panel;
+  for_widened<kVectors>(t.panel, t.vector, t.begin, t.end, [&](int64_t k, const Vec<float>(&weights)[kVectors]) {
+    ask_ahead<kRows>(ahead);
+    ahead += kPanelWidth;
+    WORDKILN_UNROLL
+    for (int i = 0; i < kRows; ++i) {
+      const Vec<float> x = broadcast(t.rows.values[i * t.rows.stride + k]);
+      WORDKILN_UNROLL
+      for (int j = 0; j < kVectors; ++j) acc[i][j] += x * weights[j];
+    }
+  });
+}
+
+template <LinearStorage kStorage, int kRows, int kVectors>
+void linear_tile(const PanelTile& t) {
+  Vec<float> acc[kRows][kVectors] = {};
+  const auto lanes = [&](int j) {
+    const int64_t left = t.columns - j * kLanes<float>;
+    return left < 0 ? 0 : left < kLanes<float> ? static_cast<int>(left) : kLanes<float>;
+  };
+  if constexpr (kStorage == LinearStorage::kFloat32) add_float32(t, acc);
+  if constexpr (kStorage == LinearStorage::kBfloat16) add_bfloat16(t, acc);
+  if constexpr (kStorage == LinearStorage::kInt8) add_int8(t, acc);
+  WORDKILN_UNROLL
+  for (int i = 0; i < kRows; ++i) {
+    WORDKILN_UNROLL
+    for (int j = 0; j < kVectors; ++j) {
+      float* to = t.out + i * t.out_row + j * kLanes<float>;
+      store(to, t.accumulate ? load(to, lanes(j)) + acc[i][j] : acc[i][j], lanes(j));
+    }
+  }
+}
+
+// Inputs that are summed by themselves, then added to the others: rounding errors grow with this number and the number of
+// parts, not with their product. So many of a panel's also stay in the nearest cache while all rows pass.
+constexpr int64_t kLinearDepth = 2 * kLinearGroup;
+
+typedef void (*LinearTile)(const PanelTile&);
+
+template <LinearStorage kStorage, int kVectors>
+LinearTile linear_tile_of(int64_t rows) {
+  static constexpr LinearTile kTiles[] = {linear_tile<kStorage, 1, kVectors>, linear_tile<kStorage, 2, kVectors>,
+                                          linear_tile<kStorage, 3, kVectors>, linear_tile<kStorage, 4, kVectors>,
+                                          linear_tile<kStorage, 5, kVectors>, linear_tile<kStorage, 6, kVectors>};
+  return kTiles[rows - 1];
+}
+
+// A packed matrix.
+struct PackedWeights {
+  LinearStorage storage;
+  const char* data;
+  int64_t outputs, inputs;
+};
+
+// From so many tiles of rows on codes are widened once for all of them.
+constexpr int64_t kWidenedTiles = 2;
+
+// Codes of a part of a panel as a panel of float32, whose products are the same bit for bit.
+struct WidenedPart {
+  alignas(64) float values[kLinearDepth][kPanelWidth];
+
+  template <int kVectors>
+  void fill(const char* panel, int64_t vector, int64_t begin, int64_t end) {
+    for_widened<kVectors>(panel, vector, begin, end, [&](int64_t k, const Vec<float>(&weights)[kVectors]) {
+      WORDKILN_UNROLL
+      for (int j = 0; j < kVectors; ++j) store(values[k - begin] + (vector + j) * kLanes<float>, weights[j]);
+    });
+  }
+};
+
+// out[rows, kVectors vectors] (+)= rows times the panel's vectors from `vector` on; `columns` of them exist.
+template <LinearStorage kStorage, int kVectors>
+void multiply_vectors(const PackedWeights& w, const LinearRows& rows, int64_t count, int64_t panel, int64_t vector,
+                      float* out, int64_t out_row, int64_t columns, bool accumulate) {
+  const int64_t tiles = (count + kTileRows - 1) / kTileRows;
+  const bool widen = kStorage == LinearStorage::kInt8 && tiles >= kWidenedTiles;
+  const char* weights = w.data + panel * panel_bytes(kStorage, w.inputs);
+  WidenedPart widened;
+  for (int64_t k = 0; k < w.inputs; k += kLinearDepth) {
+    const int64_t end = w.inputs - k < kLinearDepth ? w.inputs : k + kLinearDepth;
+    const char* from = weights + panel_bytes(kStorage, k);
+    if (widen) widened.template fill<kVectors>(from, vector, k, end);
+    for (int64_t tile = 0; tile < tiles; ++tile) {
+      const Range part = split(count, tile, tiles);  // nearly equal: no tile of a single row is left over
+      const int64_t size = part.end - part.begin;
+      const LinearTile run = widen ? linear_tile_of<LinearStorage::kFloat32, kVectors>(size)
+                                   : linear_tile_of<kStorage, kVectors>(size);
+      run({
+          .rows = {rows.values + part.begin * rows.stride, rows.stride},
+          .begin = k,
+          .end = end,
+          .panel = widen ? reinterpret_cast<const char*>(widened.values) : from,
+          .vector = vector,
+          .out = out + part.begin * out_row,
+          .out_row = out_row,
+          .columns = columns,
+          .accumulate = accumulate || k > 0,
+      });
+    }
+  }
+}
+
+template <LinearStorage kStorage>
+void multiply_part(const PackedWeights& w, const LinearRows& rows, int64_t count, int64_t panel, Range vectors,
+                   float* out, int64_t out_row, int64_t columns, bool accumulate) {
+  for (int64_t v = vectors.begin; v < vectors.end;) {
+    const int64_t left = vectors.end - v, offset = (v - vectors.begin) * kLanes<float>;
+    const auto run = [&](auto multiply) {
+      multiply(w, rows, count, panel, v, out + offset, out_row, columns - offset, accumulate);
+    };
+    if (left >= kTileVectors) {
+      run(multiply_vectors<kStorage, kTileVectors>);
+      v += kTileVectors;
+    } else if (left >= 2) {
+      run(multiply_vectors<kStorage, 2>);
+      v += 2;
+    } else {
+      run(multiply_vectors<kStorage, 1>);
+      v += 1;
+    }
+  }
+}
+
+// out[count, columns] (+)= rows times the outputs of one panel from vector vectors.begin to vectors.end.
+inline void multiply_panel_part(const PackedWeights& w, const LinearRows& rows, int64_t count, int64_t panel,
+                                Range vectors, float* out, int64_t out_row, int64_t columns, bool accumulate) {
+  static constexpr void (*kParts[])(const PackedWeights&, const LinearRows&, int64_t, int64_t, Range, float*, int64_t,
+                                    int64_t, bool) = {multiply_part<LinearStorage::kFloat32>,
+                                                      multiply_part<LinearStorage::kBfloat16>,
+                                                      multiply_part<LinearStorage::kInt8>};
+  kParts[static_cast<int>(w.storage)](w, rows, count, panel, vectors, out, out_row, columns, accumulate);
+}
+
+// body(panel, vectors of it, first output) for the vectors begin..end of a matrix.
+template <typename Body>
+void for_panels(Range vectors, Body body) {
+  for (int64_t v = vectors.begin; v < vectors.end;) {
+    const int64_t panel = v / kTileVectors, first = v % kTileVectors;
+    const int64_t left = vectors.end - v, room = kTileVectors - first, size = left < room ? left : room;
+    body(panel, Range{first, first + size}, v * kLanes<float>);
+    v += size;
+  }
+}
+
+inline int64_t vectors_of(int64_t outputs) { return (outputs + kLanes<float> - 1) / kLanes<float>; }
+
+}  // namespace
+}  // namespace wordkiln::cpu::WORDKILN_ISA
