@@ -111,7 +111,7 @@ fn rows_are_filled_together() {
 #[test]
 fn hostile_grammars_are_refused() {
     let deep = |open: &str, close: &str, count: usize| format!("{}{}", open.repeat(count), close.repeat(count));
-    let chain: String = (0..5000).map(|rule| format!("r{rule}: r{}\n", rule + 1)).collect();
+    let chain: String = (0..300).map(|rule| format!("r{rule}: r{}\n", rule + 1)).collect();
     let table = [
         Grammar::Schema("{".into()),
         Grammar::Schema("{\"type\": \"nonsense\"}".into()),
@@ -135,7 +135,6 @@ fn hostile_grammars_are_refused() {
         let error = vocabulary.compile(&grammar).err();
         let shown: String = format!("{grammar:?}").chars().take(60).collect();
         assert!(matches!(&error, Some(ConstraintError::Grammar { name, .. }) if *name == grammar.name()), "{shown}");
-        println!("{shown}: {}", error.unwrap());
     }
 }
 
