@@ -1,6 +1,8 @@
-//! Logits to ids: random numbers and the batched sampler. Pure Rust, knows no Python.
+//! Logits to ids: random numbers, the batched sampler, beam search, constraints. Pure Rust, knows no Python.
 
+pub mod beam;
 mod candidates;
+pub mod constraint;
 mod edits;
 mod error;
 mod exp;
@@ -14,6 +16,7 @@ mod row;
 mod sampler;
 mod stages;
 
+pub use beam::{BeamError, BeamParams, BeamSearch, EarlyStopping, Hypothesis};
 pub use error::{Fault, SamplerError};
 pub use logits::Logits;
 pub use params::SamplingParams;
