@@ -165,8 +165,13 @@ impl<'a> Candidates<'a> {
     /// was before: see [`surprise`](Self::surprise).
     pub fn keep_surprise(&mut self, limit: f64) -> f64 {
         let log_total = self.total().ln();
-        let bound = self.logit_of_weight((log_total - limit * std::f64::consts::LN_2).exp());
-        self.keep_from(bound.min(self.top()));
+        let exponent = (log_total - limit * std::f64::consts::LN_2) / f64::from(self.inverse_temperature);
+        let bound = (f64::from(self.highest) + exponent) as f32;
+        if bound > self.top() {
+            self.keep_count(1);
+        } else {
+            self.keep_from(bound);
+        }
         log_total
     }
 
