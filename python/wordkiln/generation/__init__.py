@@ -1,6 +1,7 @@
 """A finished model writes here: `load` gives a `LanguageModel`; `Sampler` is the part that chooses tokens."""
 
 from wordkiln.errors import Interrupted
+from wordkiln.generation._beam import BeamParams, Hypothesis, beam_search
 from wordkiln.generation._load import load
 from wordkiln.generation._model import LanguageModel
 from wordkiln.generation._prompt import derive_seed
@@ -12,8 +13,10 @@ from wordkiln.generation._stream import TextStream
 from wordkiln.generation.protocol import StepModel
 
 __all__ = [
+    "BeamParams",
     "Completion",
     "GenerationSettings",
+    "Hypothesis",
     "Interrupted",
     "LanguageModel",
     "NextToken",
@@ -22,6 +25,7 @@ __all__ = [
     "StepModel",
     "TextScore",
     "TextStream",
+    "beam_search",
     "derive_seed",
     "load",
 ]

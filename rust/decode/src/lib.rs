@@ -1,5 +1,6 @@
-//! Logits to ids: random numbers and the batched sampler. Pure Rust, knows no Python.
+//! Logits to ids: random numbers, the batched sampler, beam search. Pure Rust, knows no Python.
 
+pub mod beam;
 mod candidates;
 mod edits;
 mod error;
@@ -14,6 +15,7 @@ mod sampler;
 mod selection;
 mod stages;
 
+pub use beam::{BeamError, BeamParams, BeamSearch, EarlyStopping, Hypothesis};
 pub use error::{Fault, SamplerError};
 pub use logits::Logits;
 pub use params::SamplingParams;

@@ -1,5 +1,6 @@
 //! `wordkiln._rust`: converts, releases the GIL, calls the pure crates, maps their errors. Nothing else.
 
+mod beam;
 mod errors;
 mod interrupt;
 mod ints;
@@ -16,6 +17,7 @@ use pyo3::prelude::*;
 fn _rust(m: &Bound<'_, PyModule>) -> PyResult<()> {
     threads::register(m)?;
     sampler::register(m)?;
+    beam::register(m)?;
     tokenizer::register(m)?;
     tokenizer_tables::register(m)?;
     tokenizer_train::register(m)

@@ -1,0 +1,280 @@
+//! Beam search over a batch of prompts (docs/beam.md). The caller runs the model: it gives the logits of the rows that
+//! are being written, and is told which row each next row continues, and with which token.
+
+mod bans;
+mod error;
+mod group;
+mod history;
+mod params;
+mod scan;
+
+use rayon::prelude::*;
+
+pub use error::BeamError;
+pub use params::{BeamParams, EarlyStopping, MAX_BEAMS, MAX_END_IDS};
+
+use crate::error::Fault;
+use bans::Bans;
+use group::{Ended, Group, Workspace};
+use history::{History, Node};
+use params::check_ids;
+use scan::{Allowed, Scan};
+
+/// Fewer logits than this are searched on the calling thread: waking others would take longer.
+pub const PARALLEL_FROM: usize = 1 << 17;
+/// Nodes of the history that are reserved at the start; a longer search doubles them now and then.
+const RESERVED_NODES: usize = 1 << 14;
+
+/// A text that was found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Hypothesis {
+    /// The tokens after the prompt, the end token included.
+    pub ids: Vec<u32>,
+    /// The sum of their log-probabilities, less diversity penalties, over the power of their number.
+    pub score: f64,
+    /// Whether an end token ended it; else its length did.
+    pub by_end_id: bool,
+}
+
+/// A row of logits that is being read: which text it continues, and what was found in it.
+#[derive(Clone, Debug)]
+struct Row {
+    prompt: usize,
+    node: Node,
+    scan: Scan,
+    context: Vec<u32>,
+    banned: Vec<u32>,
+    outcome: Result<(), Fault>,
+}
+
+/// Searches the most probable texts of a batch of prompts.
+#[derive(Clone, Debug)]
+pub struct BeamSearch {
+    params: BeamParams,
+    bans: Bans,
+    prompts: Vec<Vec<u32>>,
+    prefixes: Vec<Vec<u32>>,
+    vocab_size: usize,
+    written: usize,
+    /// `num_beam_groups` of each prompt.
+    groups: Vec<Group>,
+    /// At least as many as there are rows now; the others keep their buffers for later.
+    rows: Vec<Row>,
+    live: usize,
+    history: History,
+    space: Workspace,
+}
+
+impl BeamSearch {
+    /// A search whose first logits are those after each of `prompts`, in their order. `prefixes` has, for each prompt, the
+    /// tokens that its texts must begin with; or is empty.
+    ///
+    /// # Errors
+    /// A setting is out of its range, an id is none of the vocabulary, a prefix is too long or holds an end id.
+    pub fn new(
+        params: BeamParams,
+        prompts: Vec<Vec<u32>>,
+        prefixes: Vec<Vec<u32>>,
+        vocab_size: usize,
+    ) -> Result<Self, BeamError> {
+        params.check(vocab_size)?;
+        prompts.iter().try_for_each(|prompt| check_ids("prompts", prompt, vocab_size))?;
+        check_prefixes(&params, &prefixes, prompts.len(), vocab_size)?;
+        let groups = params.num_beam_groups;
+        let nodes = prompts.len().saturating_mul(params.num_beams).saturating_mul(params.max_new_tokens);
+        Ok(Self {
+            bans: Bans::new(&params, vocab_size),
+            groups: (0..prompts.len() * groups).map(|group| Group::new(group / groups, &params)).collect(),
+            rows: (0..prompts.len()).map(|prompt| Row::new(prompt, Node::ROOT)).collect(),
+            live: prompts.len(),
+            history: History::with_capacity(nodes.min(RESERVED_NODES)),
+            space: Workspace::default(),
+            written: 0,
+            params,
+            prompts,
+            prefixes,
+            vocab_size,
+        })
+    }
+
+    /// How many rows the next logits must have; 0 when the search is over.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.live
+    }
+
+    /// How many logits a row has.
+    #[must_use]
+    pub fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+
+    /// For each of the rows that the next logits must have, the row of the last logits that it continues.
+    #[must_use]
+    pub fn parents(&self) -> &[usize] {
+        &self.space.parents
+    }
+
+    /// For each of the rows that the next logits must have, its last token.
+    #[must_use]
+    pub fn tokens(&self) -> &[i32] {
+        &self.space.tokens
+    }
+
+    /// Goes on by one token. `logits` is row-major, [rows, vocab_size]; `masks` [rows, ceil(vocab_size / 32)], bit i % 32
+    /// of word i / 32 set where token i may come.
+    ///
+    /// # Errors
+    /// Another shape; a row holds NaN, +inf or nothing but -inf; a prompt has no token to go on with. Then nothing has
+    /// changed, and the step can be tried again.
+    pub fn step(&mut self, logits: &[f32], masks: Option<&[u32]>) -> Result<(), BeamError> {
+        let words = self.vocab_size.div_ceil(32);
+        check_length("logits", logits.len(), self.live * self.vocab_size)?;
+        masks.map_or(Ok(()), |masks| check_length("masks", masks.len(), self.live * words))?;
+        self.scan(logits, masks.map(|masks| (masks, words)));
+        self.check_rows()?;
+        self.written += 1;
+        self.space.parents.clear();
+        self.space.tokens.clear();
+        let Self { params, groups, rows, history, space, written, .. } = self;
+        for groups in groups.chunks_mut(params.num_beam_groups) {
+            let taken_from = space.tokens.len();
+            for group in groups.iter_mut().filter(|group| !group.beams.is_empty()) {
+                group.advance(params, *written, |row| &rows[row].scan, taken_from, history, space);
+            }
+        }
+        self.assign_rows();
+        Ok(())
+    }
+
+    /// The texts of each prompt, the best first: at most `num_return`, fewer where the search found fewer.
+    #[must_use]
+    pub fn hypotheses(&self) -> Vec<Vec<Hypothesis>> {
+        let groups = self.groups.chunks(self.params.num_beam_groups);
+        groups.map(|groups| best_of(groups, self.params.num_return, &self.history)).collect()
+    }
+
+    fn scan(&mut self, logits: &[f32], masks: Option<(&[u32], usize)>) {
+        let Self { params, bans, prompts, prefixes, history, rows, live, vocab_size, written, .. } = self;
+        // Tokens that other groups take may cost: as many more are looked at.
+        let count = params.reach() + if params.num_beam_groups > 1 { params.num_beams } else { 0 };
+        let scan = |(index, (row, logits)): (usize, (&mut Row, &[f32]))| {
+            let mask = masks.and_then(|(masks, words)| masks.chunks(words).nth(index));
+            let forced = prefixes.get(row.prompt).and_then(|prefix| prefix.get(*written)).copied();
+            row.find_candidates(logits, [bans.mask(), mask], forced, count, |row| {
+                row.collect_context(&prompts[row.prompt], history, bans.context());
+                bans.collect(&row.context, *written, &mut row.banned);
+            });
+        };
+        let rows = &mut rows[..*live];
+        if rows.len() > 1 && logits.len() >= PARALLEL_FROM {
+            rows.par_iter_mut().zip(logits.par_chunks(*vocab_size)).enumerate().for_each(scan);
+        } else {
+            rows.iter_mut().zip(logits.chunks(*vocab_size)).enumerate().for_each(scan);
+        }
+    }
+
+    fn check_rows(&self) -> Result<(), BeamError> {
+        let rows = &self.rows[..self.live];
+        for (index, row) in rows.iter().enumerate() {
+            row.outcome.map_err(|fault| BeamError::Logits { row: index, prompt: row.prompt, fault })?;
+        }
+        let is_over = |group: &Group| {
+            group.ended.is_empty() && group.beams.iter().all(|beam| rows[beam.row].scan.candidates.is_empty())
+        };
+        match self.groups.chunks(self.params.num_beam_groups).position(|groups| groups.iter().all(is_over)) {
+            Some(prompt) => Err(BeamError::NoToken { prompt, written: self.written }),
+            None => Ok(()),
+        }
+    }
+
+    /// Gives every beam that runs its row among the next.
+    fn assign_rows(&mut self) {
+        self.live = self.space.parents.len();
+        for (index, group) in self.groups.iter().enumerate() {
+            let prompt = index / self.params.num_beam_groups;
+            for beam in &group.beams {
+                match self.rows.get_mut(beam.row) {
+                    Some(row) => (row.prompt, row.node) = (prompt, beam.node),
+                    None => self.rows.push(Row::new(prompt, beam.node)),
+                }
+            }
+        }
+    }
+}
+
+impl Row {
+    fn new(prompt: usize, node: Node) -> Self {
+        let (context, banned) = (Vec::new(), Vec::new());
+        Self { prompt, node, scan: Scan::default(), context, banned, outcome: Ok(()) }
+    }
+
+    fn find_candidates(
+        &mut self,
+        logits: &[f32],
+        masks: [Option<&[u32]>; 2],
+        forced: Option<u32>,
+        count: usize,
+        collect_bans: impl FnOnce(&mut Self),
+    ) {
+        self.outcome = self.scan.summarise(logits);
+        if self.outcome.is_err() {
+            return;
+        }
+        if let Some(token) = forced {
+            // What the caller forces no ban keeps away; only a mask, which belongs to the step, can.
+            let masks = [None, masks[1]];
+            self.scan.take_one(logits, token, Allowed { masks, banned: &[] });
+        } else {
+            collect_bans(self);
+            self.scan.take_highest(logits, count, Allowed { masks, banned: &self.banned });
+        }
+    }
+
+    /// The last `length` tokens of prompt and text.
+    fn collect_context(&mut self, prompt: &[u32], history: &History, length: usize) {
+        self.context.clear();
+        self.context.extend(history.backwards(self.node).take(length));
+        let rest = length - self.context.len();
+        self.context.extend(prompt.iter().rev().take(rest));
+        self.context.reverse();
+    }
+}
+
+fn best_of(groups: &[Group], count: usize, history: &History) -> Vec<Hypothesis> {
+    let mut ended: Vec<&Ended> = groups.iter().flat_map(|group| &group.ended).collect();
+    ended.sort_by(|a, b| b.score.total_cmp(&a.score));
+    let texts = ended.into_iter().take(count).map(|text| {
+        let mut ids: Vec<u32> = history.backwards(text.node).collect();
+        ids.reverse();
+        Hypothesis { ids, score: text.score, by_end_id: text.by_end_id }
+    });
+    texts.collect()
+}
+
+fn check_prefixes(
+    params: &BeamParams,
+    prefixes: &[Vec<u32>],
+    prompts: usize,
+    vocab_size: usize,
+) -> Result<(), BeamError> {
+    let wrong = |value: String, limit: String| Err(BeamError::Parameter { field: "forced_prefix", value, limit });
+    if !prefixes.is_empty() && prefixes.len() != prompts {
+        return wrong(format!("{} lists", prefixes.len()), format!("none or one for each of the {prompts} prompts"));
+    }
+    for prefix in prefixes {
+        check_ids("forced_prefix", prefix, vocab_size)?;
+        if prefix.len() > params.max_new_tokens {
+            let limit = format!("at most max_new_tokens={}", params.max_new_tokens);
+            return wrong(format!("{} ids", prefix.len()), limit);
+        }
+        if let Some(id) = prefix.iter().find(|id| params.end_ids.contains(id)) {
+            return wrong(id.to_string(), "no end id".into());
+        }
+    }
+    Ok(())
+}
+
+fn check_length(field: &'static str, given: usize, expected: usize) -> Result<(), BeamError> {
+    if given == expected { Ok(()) } else { Err(BeamError::Shape { field, given, expected }) }
+}

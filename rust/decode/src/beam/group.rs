@@ -1,0 +1,163 @@
+//! A group of beams: which of their continuations run on, and which texts have ended.
+
+use std::cmp::Ordering;
+
+use super::history::{History, Node};
+use super::params::{BeamParams, EarlyStopping};
+use super::scan::Scan;
+
+/// A text that is still being written.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Beam {
+    /// Its row in the logits.
+    pub row: usize,
+    /// What has been written.
+    pub node: Node,
+    /// The sum of its log-probabilities, less diversity penalties.
+    pub sum: f64,
+}
+
+/// A text that is over.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Ended {
+    /// What has been written.
+    pub node: Node,
+    /// Its sum over the power of its length.
+    pub score: f64,
+    /// Whether an end token stands at its end.
+    pub by_end_id: bool,
+}
+
+/// A beam and one token more.
+#[derive(Clone, Copy, Debug)]
+struct Continuation {
+    sum: f64,
+    beam: usize,
+    token: u32,
+}
+
+impl Continuation {
+    /// Higher sums first; equal ones by beam, then by token.
+    fn rank(&self, other: &Self) -> Ordering {
+        other.sum.total_cmp(&self.sum).then(self.beam.cmp(&other.beam)).then(self.token.cmp(&other.token))
+    }
+}
+
+/// Buffers of [`Group::advance`] that all groups share.
+#[derive(Clone, Debug, Default)]
+pub struct Workspace {
+    continuations: Vec<Continuation>,
+    next: Vec<Beam>,
+    /// The rows and tokens of the beams that run on, in the order of the next logits' rows.
+    pub parents: Vec<usize>,
+    pub tokens: Vec<i32>,
+}
+
+/// Beams that are ranked among themselves.
+#[derive(Clone, Debug)]
+pub struct Group {
+    /// The beams that run, the best first; none when the group is done.
+    pub beams: Vec<Beam>,
+    /// The best ended texts, at most as many as the group has beams, the best first.
+    pub ended: Vec<Ended>,
+}
+
+impl Group {
+    /// A group that is about to write its first token after the prompt in `row`.
+    pub fn new(row: usize, params: &BeamParams) -> Self {
+        let mut beams = Vec::with_capacity(params.group_size());
+        beams.push(Beam { row, node: Node::ROOT, sum: 0.0 });
+        Self { beams, ended: Vec::with_capacity(params.group_size() + 1) }
+    }
+
+    /// Goes on by one token; `written` counts it. `scan_of` gives the row of a beam, `taken` the tokens that earlier
+    /// groups of the same prompt took in this step.
+    pub fn advance<'a>(
+        &mut self,
+        params: &BeamParams,
+        written: usize,
+        scan_of: impl Fn(usize) -> &'a Scan,
+        taken_from: usize,
+        history: &mut History,
+        space: &mut Workspace,
+    ) {
+        self.rank_continuations(params, scan_of, taken_from, space);
+        let last = written == params.max_new_tokens;
+        let size = params.group_size();
+        space.next.clear();
+        for (place, continuation) in space.continuations.iter().enumerate() {
+            let &Continuation { sum, beam, token } = continuation;
+            let Beam { row, node, .. } = self.beams[beam];
+            let by_end_id = params.end_ids.contains(&token);
+            if by_end_id || last {
+                // What ends behind the first `size` is no better than what runs on: it was looked at to fill the beams.
+                if place < size {
+                    let score = params.score(sum, written);
+                    keep_best(&mut self.ended, size, score, || Ended {
+                        node: history.push(node, token),
+                        score,
+                        by_end_id,
+                    });
+                }
+            } else if space.next.len() < size {
+                space.next.push(Beam { row: space.parents.len(), node: history.push(node, token), sum });
+                space.parents.push(row);
+                space.tokens.push(token as i32);
+            }
+        }
+        std::mem::swap(&mut self.beams, &mut space.next);
+        if self.is_done(params, written) {
+            space.parents.truncate(space.parents.len() - self.beams.len());
+            space.tokens.truncate(space.tokens.len() - self.beams.len());
+            self.beams.clear();
+        }
+    }
+
+    /// The best `reach` continuations of all beams, the best first.
+    fn rank_continuations<'a>(
+        &self,
+        params: &BeamParams,
+        scan_of: impl Fn(usize) -> &'a Scan,
+        taken_from: usize,
+        space: &mut Workspace,
+    ) {
+        let Workspace { continuations, tokens, .. } = space;
+        let taken = &tokens[taken_from..];
+        continuations.clear();
+        for (beam, &Beam { row, sum, .. }) in self.beams.iter().enumerate() {
+            let scan = scan_of(row);
+            continuations.extend(scan.candidates.iter().map(|candidate| {
+                let token = candidate.id;
+                let times = taken.iter().filter(|&&other| other == token as i32).count();
+                let log_probability = f64::from(candidate.logit) - scan.log_total;
+                Continuation { sum: sum + log_probability - params.diversity_penalty * times as f64, beam, token }
+            }));
+        }
+        let reach = params.reach();
+        if reach < continuations.len() {
+            continuations.select_nth_unstable_by(reach, Continuation::rank);
+            continuations.truncate(reach);
+        }
+        continuations.sort_unstable_by(Continuation::rank);
+    }
+
+    fn is_done(&self, params: &BeamParams, written: usize) -> bool {
+        let Some(best) = self.beams.first() else { return true };
+        let Some(worst) = self.ended.get(params.group_size() - 1) else { return false };
+        let length = match params.early_stopping {
+            EarlyStopping::Full => return true,
+            EarlyStopping::Never if params.length_penalty > 0.0 => params.max_new_tokens,
+            EarlyStopping::Never | EarlyStopping::Estimate => written,
+        };
+        params.score(best.sum, length) <= worst.score
+    }
+}
+
+/// Puts a text in its place, if it is one of the best `size`; of equal ones the earlier stays first.
+fn keep_best(ended: &mut Vec<Ended>, size: usize, score: f64, text: impl FnOnce() -> Ended) {
+    let place = ended.partition_point(|other| other.score >= score);
+    if place < size {
+        ended.insert(place, text());
+        ended.truncate(size);
+    }
+}
