@@ -97,7 +97,8 @@ def test_import_wordkiln_loads_nothing_slow():
 def test_light_rooms_import_with_torch_blocked():
     script = (
         "import sys; sys.modules['torch'] = None\n"
-        "import wordkiln.tokenizer, wordkiln.data, wordkiln.runtime, wordkiln.generation, wordkiln.cli"
+        "import wordkiln.tokenizer, wordkiln.data, wordkiln.runtime, wordkiln.generation\n"
+        "import wordkiln.interop, wordkiln.cli"
     )
     subprocess.run([sys.executable, "-c", script], check=True, env=os.environ | {"PYTHONWARNINGS": "error"})
 

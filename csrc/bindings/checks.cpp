@@ -19,6 +19,13 @@ Recurrence parse_recurrence(const std::string& name) {
   throw std::invalid_argument("kind='" + name + "': must be 'lstm', 'gru', 'tanh' or 'relu'");
 }
 
+LinearStorage parse_storage(const std::string& name) {
+  if (name == "float32") return LinearStorage::kFloat32;
+  if (name == "bfloat16") return LinearStorage::kBfloat16;
+  if (name == "int8") return LinearStorage::kInt8;
+  throw std::invalid_argument("storage='" + name + "': must be 'float32', 'bfloat16' or 'int8'");
+}
+
 int64_t count_elements(const char* name, std::initializer_list<int64_t> sizes) {
   // A size of 0 makes the product 0 but does not excuse the others: strides are built from them.
   int64_t product = 1, largest = 1;

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "wordkiln/dtype.h"
+#include "wordkiln/linear.h"
 #include "wordkiln/rnn.h"
 
 namespace wordkiln::bindings {
@@ -15,6 +16,9 @@ DType parse_dtype(const std::string& name);
 
 // "lstm", "gru", "tanh" or "relu".
 Recurrence parse_recurrence(const std::string& name);
+
+// "float32", "bfloat16" or "int8".
+LinearStorage parse_storage(const std::string& name);
 
 // The product of `sizes`; refuses negative ones and products of 2^62 and more.
 int64_t count_elements(const char* name, std::initializer_list<int64_t> sizes);

@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <cmath>
 #include <cstdlib>
 #include <memory>
 #include <new>
@@ -22,12 +23,6 @@ struct Free {
   void operator()(void* memory) const { std::free(memory); }
 };
 
-LinearStorage parse_storage(const std::string& name) {
-  if (name == "float32") return LinearStorage::kFloat32;
-  if (name == "bfloat16") return LinearStorage::kBfloat16;
-  throw std::invalid_argument("storage='" + name + "': must be 'float32' or 'bfloat16'");
-}
-
 // Weights and bias of an affine map, copied once; the arrays they came from may change or go.
 class PackedLinear {
  public:
@@ -35,6 +30,12 @@ class PackedLinear {
       : sizes_{outputs, inputs}, storage_(parse_storage(storage)) {
     const int64_t elements = count_elements("weight", {outputs, inputs});
     const auto* from = static_cast<const float*>(to_pointer("weight", weight, elements));
+    for (int64_t i = 0; storage_ == LinearStorage::kInt8 && i < elements; ++i) {
+      if (!std::isfinite(from[i])) {
+        throw std::invalid_argument("weight: must be finite to be stored as int8; element " + std::to_string(i) +
+                                    " is not");
+      }
+    }
     if (bias != 0) {
       const auto* values = reinterpret_cast<const float*>(bias);
       bias_.assign(values, values + outputs);

@@ -35,6 +35,7 @@ PYBIND11_MODULE(_kernels, m, py::mod_gil_not_used()) {
   wordkiln::bindings::register_activation(m);
   wordkiln::bindings::register_attention(m);
   wordkiln::bindings::register_cross_entropy(m);
+  wordkiln::bindings::register_decoder(m);
   wordkiln::bindings::register_elementwise(m);
   wordkiln::bindings::register_linear(m);
   wordkiln::bindings::register_norm(m);

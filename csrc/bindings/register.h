@@ -8,6 +8,7 @@ namespace wordkiln::bindings {
 void register_activation(pybind11::module_& m);
 void register_attention(pybind11::module_& m);
 void register_cross_entropy(pybind11::module_& m);
+void register_decoder(pybind11::module_& m);
 void register_elementwise(pybind11::module_& m);
 void register_linear(pybind11::module_& m);
 void register_norm(pybind11::module_& m);

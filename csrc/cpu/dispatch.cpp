@@ -1,3 +1,9 @@
+#ifdef WORDKILN_X86
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 #include <cstdlib>
 #include <stdexcept>
 
@@ -19,10 +25,27 @@ extern const KernelTable table;
 }
 namespace avx512bf16 {
 extern const KernelTable table;
+extern const KernelTable amx_table;
 }
 #endif
 
 namespace {
+
+#ifdef WORDKILN_X86
+// Whether there is a tile unit (CPUID leaf 7, EDX: 22 bfloat16, 24 tiles, 25 int8) and the system lets this process have
+// it: Linux gives the tiles' large registers only to who asks.
+bool tiles_allowed() {
+#if defined(__linux__)
+  unsigned a, b, c, d;
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
+  constexpr unsigned kNeeded = 1u << 22 | 1u << 24 | 1u << 25;
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  return (d & kNeeded) == kNeeded && syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+  return false;
+#endif
+}
+#endif
 
 // Slowest first. Each set is what its -march in CMakeLists.txt lets the compiler use.
 std::vector<const KernelTable*> available_tables() {
@@ -34,6 +57,7 @@ std::vector<const KernelTable*> available_tables() {
     tables.push_back(&avx512::table);
     if (__builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni")) {
       tables.push_back(&avx512bf16::table);
+      if (tiles_allowed()) tables.push_back(&avx512bf16::amx_table);
     }
   }
 #endif

@@ -1,42 +1,16 @@
 #include "wordkiln/recurrent_step.h"
 
-#include <sys/mman.h>
-
 #include <cmath>
-#include <cstdlib>
-#include <cstring>
-#include <new>
 #include <stdexcept>
 #include <string>
 
+#include "cpu/memory.h"
 #include "cpu/table.h"
 
 namespace wordkiln {
 namespace {
 
-// Zeroed, on huge pages where the system has them: a step runs through the whole of it.
-class Memory {
- public:
-  explicit Memory(size_t bytes) {
-    constexpr size_t kPage = size_t{2} << 20;
-    if (bytes > SIZE_MAX - kPage) throw std::bad_alloc();
-    bytes = (bytes + kPage - 1) / kPage * kPage;
-    data_.reset(bytes == 0 ? nullptr : std::aligned_alloc(kPage, bytes));
-    if (bytes == 0) return;
-    if (data_ == nullptr) throw std::bad_alloc();
-#ifdef MADV_HUGEPAGE
-    madvise(data_.get(), bytes, MADV_HUGEPAGE);  // a hint: refused, the pages are merely small
-#endif
-    std::memset(data_.get(), 0, bytes);
-  }
-  void* data() const { return data_.get(); }
-
- private:
-  struct Free {
-    void operator()(void* data) const { std::free(data); }
-  };
-  std::unique_ptr<void, Free> data_;
-};
+using cpu::Memory;
 
 size_t size_of(WeightStorage storage) {
   return storage == WeightStorage::kFloat32 ? 4 : storage == WeightStorage::kBfloat16 ? 2 : 1;

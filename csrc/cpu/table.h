@@ -1,6 +1,7 @@
 // The functions that are compiled once per instruction set. dispatch.cpp hands out the table in use.
 #pragma once
 
+#include "cpu/decoder_view.h"
 #include "cpu/step_layer.h"
 #include "wordkiln/activation.h"
 #include "wordkiln/attention.h"
@@ -39,6 +40,7 @@ struct KernelTable {
   void (*linear_pack)(LinearStorage, const LinearSizes&, const float*, void*);
   void (*linear_run)(const LinearRun&);
   const StepKernels* step;
+  const DecoderKernels* decoder;
 };
 
 // Throws std::invalid_argument as current_isa() does (isa.h).

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from wordkiln.errors import WordkilnError
 
 if TYPE_CHECKING:
-    from wordkiln import data, generation, models, nn, ops, runtime, tasks, training
+    from wordkiln import data, generation, interop, models, nn, ops, runtime, tasks, training
     from wordkiln._threads import get_num_threads, set_num_threads
     from wordkiln.generation import load
     from wordkiln.tokenizer import Tokenizer
@@ -26,7 +26,7 @@ _LAZY = {
     "load": "wordkiln.generation",
     "set_num_threads": "wordkiln._threads",
 }
-_MODULES = frozenset({"data", "generation", "models", "nn", "ops", "runtime", "tasks", "training"})
+_MODULES = frozenset({"data", "generation", "interop", "models", "nn", "ops", "runtime", "tasks", "training"})
 
 __all__ = [
     "Tokenizer",
@@ -36,6 +36,7 @@ __all__ = [
     "data",
     "generation",
     "get_num_threads",
+    "interop",
     "load",
     "models",
     "nn",

@@ -17,8 +17,8 @@ struct MatrixA {
 };
 
 // acc[i][j] += sum over k of A(i, k) * b[k * b_row + j * kLanes ...]
-template <typename T, int kRows, int kVectors>
-WORDKILN_INLINE void accumulate_tile(int64_t depth, MatrixA<T> a, const T* b, int64_t b_row,
+template <typename T, int kRows, int kVectors, typename B = T>
+WORDKILN_INLINE void accumulate_tile(int64_t depth, MatrixA<T> a, const B* b, int64_t b_row,
                                      Vec<T> (&acc)[kRows][kVectors]) {
   const T* a_column = a.data;
   for (int64_t k = 0; k < depth; ++k, a_column += a.depth, b += b_row) {
@@ -34,8 +34,8 @@ WORDKILN_INLINE void accumulate_tile(int64_t depth, MatrixA<T> a, const T* b, in
   }
 }
 
-template <typename T, int kRows, int kVectors>
-void multiply_tile(int64_t depth, MatrixA<T> a, const T* b, int64_t b_row, T* c, int64_t c_row, bool accumulate) {
+template <typename T, int kRows, int kVectors, typename B>
+void multiply_tile(int64_t depth, MatrixA<T> a, const B* b, int64_t b_row, T* c, int64_t c_row, bool accumulate) {
   Vec<T> acc[kRows][kVectors];
   WORDKILN_UNROLL
   for (int i = 0; i < kRows; ++i) {
@@ -50,19 +50,19 @@ void multiply_tile(int64_t depth, MatrixA<T> a, const T* b, int64_t b_row, T* c,
   }
 }
 
-template <typename T>
-using TileFunction = void (*)(int64_t, MatrixA<T>, const T*, int64_t, T*, int64_t, bool);
+template <typename T, typename B>
+using TileFunction = void (*)(int64_t, MatrixA<T>, const B*, int64_t, T*, int64_t, bool);
 
-#define WORDKILN_TILES(rows)                                                                       \
-  {multiply_tile<T, rows, 1>, multiply_tile<T, rows, 2>, multiply_tile<T, rows, kTileVectors - 1>, \
-   multiply_tile<T, rows, kTileVectors>}
+#define WORDKILN_TILES(rows)                                                                                \
+  {multiply_tile<T, rows, 1, B>, multiply_tile<T, rows, 2, B>, multiply_tile<T, rows, kTileVectors - 1, B>, \
+   multiply_tile<T, rows, kTileVectors, B>}
 
 // C[rows, columns] (+)= A[rows, depth] B[depth, columns]. columns: a multiple of kLanes, also readable and writable
-// there. No blocking of depth: B's block should lie in a near cache.
-template <typename T>
-void multiply(int64_t rows, int64_t columns, int64_t depth, MatrixA<T> a, const T* b, int64_t b_row, T* c,
+// there. No blocking of depth: B's block should lie in a near cache. B may be stored in another type than T.
+template <typename T, typename B = T>
+void multiply(int64_t rows, int64_t columns, int64_t depth, MatrixA<T> a, const B* b, int64_t b_row, T* c,
               int64_t c_row, bool accumulate) {
-  static constexpr TileFunction<T> kTiles[kTileRows][4] = {WORDKILN_TILES(1), WORDKILN_TILES(2), WORDKILN_TILES(3),
+  static constexpr TileFunction<T, B> kTiles[kTileRows][4] = {WORDKILN_TILES(1), WORDKILN_TILES(2), WORDKILN_TILES(3),
                                                            WORDKILN_TILES(4), WORDKILN_TILES(5), WORDKILN_TILES(6)};
   constexpr int64_t kWidth = kTileVectors * kLanes<T>;
   for (int64_t j = 0; j < columns; j += kWidth) {

@@ -45,5 +45,7 @@ void elementwise_float32(ElementwiseFunction function, const void* x, void* out,
 void elementwise_float64(ElementwiseFunction function, const void* x, void* out, int64_t count);
 void elementwise_bfloat16(ElementwiseFunction function, const void* x, void* out, int64_t count);
 extern const StepKernels step_kernels;
+extern const DecoderKernels decoder_kernels;
+extern const DecoderKernels decoder_kernels_amx;  // where the compiler may use the tile unit
 
 }  // namespace wordkiln::cpu::WORDKILN_ISA

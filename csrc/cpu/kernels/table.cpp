@@ -8,8 +8,7 @@
 
 namespace wordkiln::cpu::WORDKILN_ISA {
 
-extern const KernelTable table;
-const KernelTable table = {
+constexpr KernelTable kTable = {
     .isa = WORDKILN_STRING(WORDKILN_ISA),
     .float32 =
         {
@@ -60,6 +59,20 @@ const KernelTable table = {
     .linear_pack = linear_pack,
     .linear_run = linear_run,
     .step = &step_kernels,
+    .decoder = &decoder_kernels,
 };
+
+extern const KernelTable table;
+const KernelTable table = kTable;
+
+#if defined(__AMX_TILE__)
+extern const KernelTable amx_table;
+const KernelTable amx_table = [] {
+  KernelTable amx = kTable;
+  amx.isa = "amx";
+  amx.decoder = &decoder_kernels_amx;
+  return amx;
+}();
+#endif
 
 }  // namespace wordkiln::cpu::WORDKILN_ISA

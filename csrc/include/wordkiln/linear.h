@@ -1,7 +1,10 @@
 // The affine map of a few rows by weights that were packed beforehand (inference).
 //
-// Sizes: M rows, K inputs, N outputs. Rows and bias are float32; the packed weights are float32 or bfloat16, with
-// products and sums in float32.
+// Sizes: M rows, K inputs, N outputs. Rows and bias are float32; the packed weights are float32, bfloat16 or int8.
+//
+// With float32 and bfloat16 weights, products and sums are float32. With int8, both sides are 127 steps to either side
+// of 0 for each group of kLinearGroup inputs, scaled by the group's largest value; the products of a group are summed
+// exactly, groups in float32. A row's result does not depend on what other rows there are.
 #pragma once
 
 #include <cstddef>
@@ -9,7 +12,9 @@
 
 namespace wordkiln {
 
-enum class LinearStorage { kFloat32, kBfloat16 };
+enum class LinearStorage { kFloat32, kBfloat16, kInt8 };
+
+constexpr int64_t kLinearGroup = 64;
 
 struct LinearSizes {
   int64_t outputs, inputs;
@@ -28,7 +33,8 @@ struct LinearRun {
 // Bytes that linear_pack fills.
 size_t linear_packed_bytes(LinearStorage storage, const LinearSizes& sizes);
 
-// weight: [N, K]. To bfloat16 it is rounded to nearest even. `packed` must be aligned to 64 bytes.
+// weight: [N, K]. To bfloat16 it is rounded to nearest even; for int8 it must be finite. `packed` must be aligned to 64
+// bytes.
 void linear_pack(LinearStorage storage, const LinearSizes& sizes, const float* weight, void* packed);
 
 void linear_run(const LinearRun& arguments);

@@ -1,6 +1,10 @@
-"""Finished models on numpy arrays and our kernels, without torch: `load_model` opens a checkpoint directory."""
+"""Finished models on numpy arrays and our kernels, without torch: `DecoderModel` for Transformers of any file that
+`interop` opens, `load_model` for the checkpoint directory of a recurrent one.
+"""
 
+from wordkiln.runtime._decoder import DecoderModel
 from wordkiln.runtime._kernel_calls import instruction_sets
-from wordkiln.runtime._model import RuntimeModel, StepState, load_model
+from wordkiln.runtime._recurrent_model import RecurrentModel, load_model
+from wordkiln.runtime.architecture import Architecture, TensorSource
 
-__all__ = ["RuntimeModel", "StepState", "instruction_sets", "load_model"]
+__all__ = ["Architecture", "DecoderModel", "RecurrentModel", "TensorSource", "instruction_sets", "load_model"]

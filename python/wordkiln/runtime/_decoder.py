@@ -1,127 +1,331 @@
-"""Llama-shaped decoders on numpy: RMSNorm, rotary positions, grouped-query attention over a cache, SwiGLU."""
+"""Transformer decoders of any architecture on our kernels: weights packed once, the cache in pages."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import operator
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wordkiln.models.config import ModelConfig
-from wordkiln.runtime import _kernel_calls
-from wordkiln.runtime._cache import CacheState
-from wordkiln.runtime._weights import Array
+from wordkiln import _kernels
+from wordkiln.errors import ArgumentError
+from wordkiln.runtime._ids import checked_ids
+from wordkiln.runtime._pages import PAGE, PagedState, PagePool
+from wordkiln.runtime.architecture import Architecture, TensorSource
 
+Array = NDArray[np.float32]
 Ids = NDArray[np.int64]
-# Tokens of a prompt that are read at once: bounds the memory, and how long Ctrl-C waits.
-_CHUNK = 256
+DType = Literal["float32", "bfloat16", "int8"]
+# Tokens of prompts that are read at once: bounds the memory of a call, and how long Ctrl-C waits.
+_CHUNK = 512
 
 
-class _Layer:
-    """Weights of one layer; those that meet the same input are one matrix."""
+class _Part(NamedTuple):
+    """The ids begin..end of one row, read in one call."""
 
-    def __init__(self, weights: dict[str, Array], number: int) -> None:
-        def take(*names: str) -> Array:
-            return np.concatenate([weights.pop(f"model.layers.{number}.{name}.weight") for name in names])
-
-        self.qkv = take("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
-        self.attention_output = take("self_attn.o_proj")
-        self.gate_and_up = take("mlp.gate_proj", "mlp.up_proj")
-        self.down = take("mlp.down_proj")
-        self.attention_norm = take("input_layernorm")
-        self.mlp_norm = take("post_attention_layernorm")
+    row: int
+    begin: int
+    end: int
 
 
-class Decoder:
-    """The decoder; takes its layers' weights out of `weights`, so that no weight is kept twice."""
+class DecoderModel:
+    """A finished Transformer, stepped on our kernels without torch (docs/runtime.md).
 
-    def __init__(self, config: ModelConfig, weights: dict[str, Array]) -> None:
-        self._config = config
-        self._embedding = weights["model.embed_tokens.weight"]
-        self._norm = weights["model.norm.weight"]
-        self._layers = [_Layer(weights, number) for number in range(config.num_hidden_layers)]
-        exponents = np.arange(0, config.head_dim, 2, dtype=np.float32) / config.head_dim
-        self._frequencies = np.float32(config.rope_theta) ** -exponents
+    A row's logits do not depend on the rows beside it, nor on whether its tokens came as a prompt or one by one (with
+    `dtype="bfloat16"` and "int8" the same). Rows share the pages of the cache that they have in common until one
+    writes; the beginning of a prompt that was read before is found again while its pages are free.
 
-    def prefill(self, ids: Ids, lengths: Ids) -> tuple[CacheState, Array]:
-        """Read prompts, filled up on the right: ids [B, T], lengths [B] -> the state, and [B, E] at each last id.
+    Args:
+        architecture: its shape.
+        source: its weights; each is read once.
+        dtype: of the weights in memory. "float32"; "bfloat16": rounded to nearest even, products and sums in float32;
+            "int8": 127 steps to either side of 0 with a scale for each 64 inputs of an output, and the inputs of each
+            product likewise. The cache is float32 beside float32 weights and else bfloat16. Default "float32".
 
-        What stands behind a row's end is computed too: no earlier token sees it, and later ones take its place.
+    Attributes:
+        architecture: see above.
+        dtype: see above.
+
+    Raises:
+        ArgumentError: another dtype, or a weight that is not finite for "int8".
+    """
+
+    def __init__(self, architecture: Architecture, source: TensorSource, dtype: DType = "float32") -> None:
+        if dtype not in ("float32", "bfloat16", "int8"):
+            raise ArgumentError(f"dtype={dtype!r}: must be 'float32', 'bfloat16' or 'int8'")
+        self.architecture = architecture
+        self.dtype = dtype
+        self._native = _pack(architecture, source, dtype)
+        self._pool = PagePool(self._native.page_bytes)
+
+    @property
+    def vocab_size(self) -> int:
+        """V."""
+        return self.architecture.vocab_size
+
+    @property
+    def max_positions(self) -> int:
+        """Most ids that a row can hold."""
+        return self.architecture.max_positions
+
+    @property
+    def eos_token_id(self) -> int | None:
+        """The id that ends a document, or None; of several the first."""
+        return next(iter(self.architecture.eos_token_ids), None)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the packed weights and the cache's pages."""
+        return self._native.nbytes + self._pool.nbytes
+
+    def begin(self, prompts: Sequence[Sequence[int]]) -> tuple[PagedState, Array]:
+        """Read prompts of any lengths, at least one id each.
+
+        Returns:
+            The state, and float32 logits [B, V] after the last id of each prompt.
+
+        Raises:
+            ArgumentError: there is no prompt; one is empty, too long, or holds something that is no id.
         """
-        state = CacheState(self._config, len(ids), ids.shape[1])
-        last = np.empty((len(ids), self._config.hidden_size), np.float32)
-        for start in range(0, ids.shape[1], _CHUNK):
-            chunk = ids[:, start : start + _CHUNK]
-            positions = np.broadcast_to(np.arange(start, start + chunk.shape[1]), chunk.shape)
-            x = self._forward(state, chunk, positions, None)
-            rows = np.flatnonzero((lengths > start) & (lengths <= start + chunk.shape[1]))
-            last[rows] = x[rows, lengths[rows] - 1 - start]
-        state.lengths = lengths.copy()
-        return state, self._normalised(last, self._norm)
+        rows = self._checked_rows("prompts", prompts, 1)
+        state = PagedState(self._pool, len(rows))
+        found = [state.find_beginning(number, row) for number, row in enumerate(rows)]
+        logits = np.empty((len(rows), self.vocab_size), np.float32)
+        for parts in _calls(rows, found):
+            ends = [(i, part) for i, part in enumerate(parts) if part.end == len(rows[part.row])]
+            last = np.cumsum([part.end - part.begin for part in parts]) - 1
+            out = np.empty((len(ends), self.vocab_size), np.float32)
+            self._read(state, rows, parts, last[[i for i, _ in ends]], logits=out)
+            logits[[part.row for _, part in ends]] = out
+        return state, logits
 
-    def step(self, state: CacheState, ids: Ids) -> Array:
-        """Append ids [B] to `state`: [B, E]."""
-        state.reserve(int(state.lengths.max()) + 1)
-        lengths = state.lengths + 1
-        x = self._forward(state, ids[:, None], state.lengths[:, None], lengths)
-        state.lengths = lengths
-        return self._normalised(x[:, 0], self._norm)
+    def step(self, state: PagedState, ids: NDArray[Any]) -> Array:
+        """Append one id to each row of `state`, in place.
 
-    def outputs(self, ids: Ids) -> Iterator[Array]:
-        """Behind every one of ids [B, T]: [B, S, E] for S of them at a time."""
-        state = CacheState(self._config, len(ids), ids.shape[1])
-        for start in range(0, ids.shape[1], _CHUNK):
-            chunk = ids[:, start : start + _CHUNK]
-            positions = np.broadcast_to(np.arange(start, start + chunk.shape[1]), chunk.shape)
-            yield self._normalised(self._forward(state, chunk, positions, None), self._norm)
+        Args:
+            state: of B rows.
+            ids: integers [B].
 
-    def _forward(self, state: CacheState, ids: Ids, positions: Ids, key_lengths: Ids | None) -> Array:
-        """[B, S] ids at [B, S] positions -> [B, S, E], the cache filled up to the last position."""
-        angles = positions[:, :, None, None].astype(np.float32) * self._frequencies
-        rotation = (np.cos(angles), np.sin(angles))
-        x = self._embedding[ids]
-        for number, layer in enumerate(self._layers):
-            x += self._attention(
-                state, number, self._normalised(x, layer.attention_norm), positions, rotation, key_lengths
-            )
-            x += _mlp(layer, self._normalised(x, layer.mlp_norm))
-        return x
+        Returns:
+            float32 logits [B, V].
 
-    def _attention(
+        Raises:
+            ArgumentError: there is not one id for each row, an id is out of range, or a row is full.
+        """
+        array = checked_ids("ids", ids, self.vocab_size)
+        batch = len(state)
+        if len(array) != batch:
+            raise ArgumentError(f"ids: {len(array)} ids for {batch} rows")
+        if state.lengths.max() >= self.max_positions:
+            row = int(state.lengths.argmax())
+            raise ArgumentError(f"row {row}: is max_positions={self.max_positions} ids long and cannot go on")
+        state.reserve_one()
+        logits = np.empty((batch, self.vocab_size), np.float32)
+        rows = np.arange(batch + 1)
+        self._run(state, array, rows, state.lengths, np.arange(batch), state.table, rows[:-1], prompt=False, logits=logits)
+        state.append_one(array)
+        return logits
+
+    def select(self, state: PagedState, rows: Sequence[int]) -> PagedState:
+        """The state of these rows alone, in this order; a row may be named twice. `state` may go on as well.
+
+        Raises:
+            ArgumentError: no row is named, or one that does not exist.
+        """
+        chosen = [operator.index(row) for row in rows]
+        if not chosen:
+            raise ArgumentError("rows: must name at least one")
+        for row in chosen:
+            if not 0 <= row < len(state):
+                raise ArgumentError(f"rows: {row}: must be 0 to {len(state) - 1}")
+        return state.select(chosen)
+
+    def join(self, states: Sequence[PagedState]) -> PagedState:
+        """One state of the rows of all, in this order; those given may not be used any more.
+
+        Raises:
+            ArgumentError: there is no state, or one is another model's.
+        """
+        if not states:
+            raise ArgumentError("states: must name at least one")
+        for number, state in enumerate(states):
+            if state.pool is not self._pool:
+                raise ArgumentError(f"states[{number}]: is another model's")
+        return PagedState.join(list(states))
+
+    def score(self, rows: Sequence[Sequence[int]]) -> list[Array]:
+        """Log-probabilities of the ids of texts.
+
+        Args:
+            rows: ids, at least one each and at most `max_positions`.
+
+        Returns:
+            For each row of n ids float32 [n - 1]: the natural log-probability of ids 1 to n - 1, each after those before.
+
+        Raises:
+            ArgumentError: a row is empty, too long, or holds something that is no id.
+        """
+        texts = self._checked_rows("rows", rows, 1)
+        scores: list[Array] = []
+        for group in _groups(texts):
+            found = [np.empty(len(text) - 1, np.float32) for text in group]
+            state = PagedState(self._pool, len(group))
+            read = [text[:-1] for text in group]
+            for parts in _calls(read, [0] * len(group)):
+                targets = np.concatenate([group[row][begin + 1 : end + 1] for row, begin, end in parts])
+                out = np.empty(len(targets), np.float32)
+                self._read(state, read, parts, np.arange(len(targets)), targets=targets, log_probabilities=out)
+                for row, begin, end in parts:
+                    found[row][begin:end], out = out[: end - begin], out[end - begin :]
+            scores += found
+        return scores
+
+    def _read(
         self,
-        state: CacheState,
-        number: int,
-        x: Array,
-        positions: Ids,
-        rotation: tuple[Array, Array],
-        key_lengths: Ids | None,
-    ) -> Array:
-        config, layer = self._config, self._layers[number]
-        heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
-        qkv = (x @ layer.qkv.T).reshape(*x.shape[:2], heads + 2 * kv_heads, config.head_dim)
-        q = _rotate(qkv[:, :, :heads], rotation)
-        k = _rotate(qkv[:, :, heads : heads + kv_heads], rotation)
-        keys, values = state.write(number, k, qkv[:, :, heads + kv_heads :], positions)
-        out = _kernel_calls.attention(q, keys, values, key_lengths, config.head_dim**-0.5)
-        output: Array = out.reshape(*x.shape[:2], heads * config.head_dim) @ layer.attention_output.T
-        return output
+        state: PagedState,
+        rows: list[Ids],
+        parts: list[_Part],
+        wanted: Ids,
+        **results: Array | Ids,
+    ) -> None:
+        """Read parts of `rows`, which stand where the state's rows end, and note them."""
+        for part in parts:
+            state.reserve(part.row, part.end)
+        numbers = np.array([part.row for part in parts])
+        ids = np.concatenate([rows[part.row][part.begin : part.end] for part in parts])
+        offsets = np.cumsum([0] + [part.end - part.begin for part in parts])
+        self._run(state, ids, offsets, state.lengths[numbers], numbers, state.table[numbers], wanted, prompt=True, **results)
+        for part in parts:
+            state.append(part.row, rows[part.row][part.begin : part.end])
 
-    def _normalised(self, x: Array, weight: Array) -> Array:
-        mean_square = np.mean(np.square(x), axis=-1, keepdims=True)
-        normalised: Array = x / np.sqrt(mean_square + np.float32(self._config.rms_norm_eps)) * weight
-        return normalised
+    def _run(
+        self,
+        state: PagedState,
+        ids: Ids,
+        offsets: Ids,
+        starts: Ids,
+        rows: Ids,
+        table: Ids,
+        wanted: Ids,
+        *,
+        prompt: bool,
+        logits: Array | None = None,
+        targets: Ids | None = None,
+        log_probabilities: Array | None = None,
+    ) -> None:
+        pages = state.pool.addresses(table)
+        self._native.run(
+            ids.ctypes.data,
+            offsets.ctypes.data,
+            starts.ctypes.data,
+            len(rows),
+            pages.ctypes.data,
+            pages.shape[1],
+            prompt,
+            wanted.ctypes.data,
+            len(wanted),
+            0 if logits is None else logits.ctypes.data,
+            0 if targets is None else targets.ctypes.data,
+            0 if log_probabilities is None else log_probabilities.ctypes.data,
+        )
+
+    def _checked_rows(self, name: str, rows: Sequence[Sequence[int]], least: int) -> list[Ids]:
+        checked = [checked_ids(f"{name}[{number}]", row, self.vocab_size) for number, row in enumerate(rows)]
+        if len(checked) < least:
+            raise ArgumentError(f"{name}: must hold at least one")
+        for number, row in enumerate(checked):
+            if len(row) > self.max_positions:
+                raise ArgumentError(
+                    f"{name}[{number}]: {len(row)} ids: must be at most max_positions={self.max_positions}"
+                )
+        return checked
 
 
-def _mlp(layer: _Layer, x: Array) -> Array:
-    gate, up = np.split(x @ layer.gate_and_up.T, 2, axis=-1)
-    # silu by tanh, which does not overflow.
-    silu = gate * (np.float32(0.5) * (np.tanh(gate * np.float32(0.5)) + np.float32(1)))
-    output: Array = (silu * up) @ layer.down.T
-    return output
+def _calls(rows: list[Ids], begins: list[int]) -> Iterator[list[_Part]]:
+    """The rest of each row from `begins` on, in order, cut into calls of at most _CHUNK ids."""
+    parts: list[_Part] = []
+    room = _CHUNK
+    for number, (row, begin) in enumerate(zip(rows, begins, strict=True)):
+        while begin < len(row):
+            end = min(len(row), begin + room)
+            parts.append(_Part(number, begin, end))
+            room -= end - begin
+            begin = end
+            if not room:
+                yield parts
+                parts, room = [], _CHUNK
+    if parts:
+        yield parts
 
 
-def _rotate(x: Array, rotation: tuple[Array, Array]) -> Array:
-    """Turn each pair (x[i], x[i + D/2]) by its angle (Su et al. 2021, RoFormer, section 3.2.2)."""
-    cos, sin = rotation
-    first, second = np.split(x, 2, axis=-1)
-    return np.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+def _groups(texts: list[Ids]) -> Iterator[list[Ids]]:
+    """The texts in order, so many together as one call may read, or one that is longer."""
+    group: list[Ids] = []
+    for text in texts:
+        if group and sum(map(len, group)) + len(text) > _CHUNK:
+            yield group
+            group = []
+        group.append(text)
+    if group:
+        yield group
+
+
+def _pack(a: Architecture, source: TensorSource, dtype: DType) -> _kernels.Decoder:
+    native = _kernels.Decoder(
+        vocab=a.vocab_size,
+        hidden=a.hidden_size,
+        heads=a.num_heads,
+        kv_heads=a.num_kv_heads,
+        head_size=a.head_dim,
+        intermediate=a.intermediate_size,
+        norm=a.norm,
+        norm_eps=a.norm_eps,
+        activation=a.activation,
+        gated=a.gated,
+        qk_norm=a.qk_norm,
+        storage=dtype,
+    )
+    names = frozenset(source.names())
+    for number in range(a.num_layers):
+        arrays = _layer_arrays(f"layers.{number}.", names, source)
+        # `arrays` must live through the call: it hands out addresses.
+        native.add_layer({name: array.ctypes.data for name, array in arrays.items()}, a.windows[number] or 0)
+    wanted = {"embedding": "embed.weight", "head": "head.weight", "norm": "norm.weight", "norm_bias": "norm.bias"}
+    if a.rope_frequencies is None:
+        wanted["positions"] = "positions.weight"
+    arrays = {key: _read(source, name) for key, name in wanted.items() if name in names}
+    if a.rope_frequencies is not None:
+        arrays["frequencies"] = np.array(a.rope_frequencies, np.float32)
+    native.set_ends({name: array.ctypes.data for name, array in arrays.items()}, a.max_positions)
+    return native
+
+
+def _layer_arrays(prefix: str, names: frozenset[str], source: TensorSource) -> dict[str, Array]:
+    def read(*parts: str) -> Array | None:
+        present = [_read(source, prefix + part) for part in parts if prefix + part in names]
+        return None if not present else present[0] if len(present) == 1 else np.concatenate(present)
+
+    arrays = {
+        "attention_norm": read("attention_norm.weight"),
+        "attention_norm_bias": read("attention_norm.bias"),
+        "qkv": read("q.weight", "k.weight", "v.weight"),
+        "qkv_bias": read("q.bias", "k.bias", "v.bias"),
+        "q_norm": read("q_norm.weight"),
+        "k_norm": read("k_norm.weight"),
+        "output": read("o.weight"),
+        "output_bias": read("o.bias"),
+        "mlp_norm": read("mlp_norm.weight"),
+        "mlp_norm_bias": read("mlp_norm.bias"),
+        "gate": read("gate.weight"),
+        "up": read("up.weight"),
+        "up_bias": read("up.bias"),
+        "down": read("down.weight"),
+        "down_bias": read("down.bias"),
+    }
+    return {name: array for name, array in arrays.items() if array is not None}
+
+
+def _read(source: TensorSource, name: str) -> Array:
+    return np.ascontiguousarray(source.read(name), np.float32)

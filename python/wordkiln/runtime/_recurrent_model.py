@@ -1,4 +1,4 @@
-"""The step protocol on numpy."""
+"""The step protocol of LSTM, GRU and tanh-RNN language models."""
 
 from __future__ import annotations
 
@@ -11,12 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wordkiln.errors import ArgumentError
+from wordkiln.errors import ArgumentError, FormatError
 from wordkiln.models.config import ModelConfig
-from wordkiln.runtime import _cache, _recurrent
-from wordkiln.runtime._cache import CacheState
-from wordkiln.runtime._decoder import Decoder
-from wordkiln.runtime._recurrent import Recurrent, RecurrentState
+from wordkiln.runtime._ids import checked_ids
+from wordkiln.runtime._recurrent import Recurrent, RecurrentState, join
 from wordkiln.runtime._weights import Array, load_weights
 
 Ids = NDArray[np.int64]
@@ -24,19 +22,8 @@ Ids = NDArray[np.int64]
 _LOGITS = 1 << 24
 
 
-class StepState:
-    """A batch of rows in the middle of their texts. Opaque: give it to `step`, `select` and `join`."""
-
-    def __init__(self, inner: RecurrentState | CacheState) -> None:
-        self._inner = inner
-
-    def __len__(self) -> int:
-        """Number of rows."""
-        return len(self._inner)
-
-
-class RuntimeModel:
-    """A finished language model, stepped on numpy float32 arrays; no torch.
+class RecurrentModel:
+    """A finished recurrent language model, stepped on numpy float32 arrays; no torch.
 
     Args:
         config: its shape.
@@ -50,7 +37,7 @@ class RuntimeModel:
         self.config = config
         head = "model.embed_tokens.weight" if config.tie_word_embeddings else "lm_head.weight"
         self._output_weight = weights[head]
-        self._network: Any = Recurrent(config, weights) if config.is_recurrent else Decoder(config, weights)
+        self._network = Recurrent(config, weights)
 
     @property
     def vocab_size(self) -> int:
@@ -58,16 +45,15 @@ class RuntimeModel:
         return self.config.vocab_size
 
     @property
-    def max_positions(self) -> int | None:
-        """Most ids that a row can hold, or None: no limit."""
-        return self.config.max_position_embeddings
+    def max_positions(self) -> None:
+        """None: a row has no limit."""
 
     @property
     def eos_token_id(self) -> int | None:
         """The id that ends a document, or None."""
         return self.config.eos_token_id
 
-    def begin(self, prompts: Sequence[Sequence[int]]) -> tuple[StepState, Array]:
+    def begin(self, prompts: Sequence[Sequence[int]]) -> tuple[RecurrentState, Array]:
         """Read prompts of any lengths, at least one id each.
 
         Returns:
@@ -78,9 +64,9 @@ class RuntimeModel:
         """
         ids, lengths = self._padded("prompts", prompts)
         state, hidden = self._network.prefill(ids, lengths)
-        return StepState(state), hidden @ self._output_weight.T
+        return state, hidden @ self._output_weight.T
 
-    def step(self, state: StepState, ids: NDArray[Any]) -> Array:
+    def step(self, state: RecurrentState, ids: NDArray[Any]) -> Array:
         """Append one id to each row of `state`, in place.
 
         Args:
@@ -91,18 +77,15 @@ class RuntimeModel:
             float32 logits [B, V].
 
         Raises:
-            ArgumentError: there is not one id for each row, an id is out of range, or a row is full.
+            ArgumentError: there is not one id for each row, or an id is out of range.
         """
-        array = _checked_ids("ids", ids, self.vocab_size)
+        array = checked_ids("ids", ids, self.vocab_size)
         if len(array) != len(state):
             raise ArgumentError(f"ids: {len(array)} ids for {len(state)} rows")
-        if isinstance(state._inner, CacheState) and state._inner.lengths.max() == self.max_positions:
-            row = int(state._inner.lengths.argmax())
-            raise ArgumentError(f"row {row}: is max_position_embeddings={self.max_positions} ids long and cannot go on")
-        hidden: Array = self._network.step(state._inner, array)
+        hidden: Array = self._network.step(state, array)
         return hidden @ self._output_weight.T
 
-    def select(self, state: StepState, rows: Sequence[int]) -> StepState:
+    def select(self, state: RecurrentState, rows: Sequence[int]) -> RecurrentState:
         """The state of these rows alone, in this order; a row may be named twice.
 
         Raises:
@@ -114,9 +97,9 @@ class RuntimeModel:
         for row in chosen:
             if not 0 <= row < len(state):
                 raise ArgumentError(f"rows: {row}: must be 0 to {len(state) - 1}")
-        return StepState(state._inner.select(chosen))
+        return state.select(chosen)
 
-    def join(self, states: Sequence[StepState]) -> StepState:
+    def join(self, states: Sequence[RecurrentState]) -> RecurrentState:
         """One state of the rows of all, in this order. The states given may not be used any more.
 
         Raises:
@@ -124,8 +107,7 @@ class RuntimeModel:
         """
         if not states:
             raise ArgumentError("states: must hold at least one")
-        join: Any = _recurrent.join if self.config.is_recurrent else _cache.join
-        return StepState(join([state._inner for state in states]))
+        return join(states)
 
     def score(self, rows: Sequence[Sequence[int]]) -> list[Array]:
         """How probable texts are.
@@ -162,7 +144,7 @@ class RuntimeModel:
 
     def _padded(self, name: str, rows: Sequence[Sequence[int]]) -> tuple[Ids, Ids]:
         """Rows of ids, checked, filled up on the right; and their lengths."""
-        checked = [self._checked_row(f"{name}[{row}]", ids) for row, ids in enumerate(rows)]
+        checked = [checked_ids(f"{name}[{row}]", ids, self.vocab_size) for row, ids in enumerate(rows)]
         if not checked:
             raise ArgumentError(f"{name}: must hold at least one")
         lengths = np.array([len(row) for row in checked], np.int64)
@@ -171,33 +153,15 @@ class RuntimeModel:
             ids[row, : len(own)] = own
         return ids, lengths
 
-    def _checked_row(self, name: str, row: Sequence[int]) -> Ids:
-        ids = _checked_ids(name, row, self.vocab_size)
-        if self.max_positions is not None and len(ids) > self.max_positions:
-            raise ArgumentError(f"{name}: {len(ids)} ids: must be at most max_position_embeddings={self.max_positions}")
-        return ids
 
-
-def load_model(path: str | os.PathLike[str]) -> RuntimeModel:
-    """Open a checkpoint directory (config.json, model.safetensors).
+def load_model(path: str | os.PathLike[str]) -> RecurrentModel:
+    """Open a checkpoint directory (config.json, model.safetensors) of a recurrent model.
 
     Raises:
         PathError: a file is missing or cannot be read.
         FormatError: the config is of no model that we know, or the weights are not exactly those of the config.
     """
     config = ModelConfig.load(path)
-    return RuntimeModel(config, load_weights(Path(path), config))
-
-
-def _checked_ids(name: str, ids: Any, vocab_size: int) -> Ids:
-    try:
-        array = np.asarray(ids)
-    except (ValueError, OverflowError) as error:
-        raise ArgumentError(f"{name}: must be a flat sequence of integers") from error
-    if array.ndim != 1 or not len(array):
-        raise ArgumentError(f"{name}: shape {list(array.shape)}: must be a flat sequence of at least one id")
-    if array.dtype.kind not in "iu":
-        raise ArgumentError(f"{name}: {array.dtype}: must be integers")
-    if not 0 <= array.min() <= array.max() < vocab_size:
-        raise ArgumentError(f"{name}: ids from {array.min()} to {array.max()}: must be 0 to {vocab_size - 1}")
-    return array.astype(np.int64)
+    if not config.is_recurrent:
+        raise FormatError(f"{path}: holds a model of kind={config.kind!r}: interop.open_model opens it")
+    return RecurrentModel(config, load_weights(Path(path), config))

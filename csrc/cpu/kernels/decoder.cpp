@@ -1,0 +1,447 @@
+// One pass of a decoder over new tokens. One team of threads runs all of it: a step of a small model has some two hundred
+// products of a few microseconds each, and starting a team for each would cost as much. The outputs of a product are cut
+// over the threads, which meet behind each one. With few tokens each thread norms and encodes all rows for itself, which
+// costs less than meeting once more.
+#include "cpu/kernels/decoder_attention.h"
+#include "cpu/kernels/kernels.h"
+#include "cpu/kernels/packed_linear_amx.h"
+#include "cpu/workspace.h"
+
+namespace wordkiln::cpu::WORDKILN_ISA {
+namespace {
+
+constexpr int64_t kPrivateRows = 4;
+
+int64_t packed_bytes(LinearStorage storage, int64_t outputs, int64_t inputs) {
+  return (outputs + kPanelWidth - 1) / kPanelWidth * panel_bytes(storage, inputs);
+}
+
+void pack(LinearStorage storage, int64_t outputs, int64_t inputs, const float* weight, const float* gate, char* packed) {
+  constexpr int64_t kTurn = kLanes<float>;
+  const int64_t count = (outputs + kPanelWidth - 1) / kPanelWidth;
+  parallel_threads(threads_for(static_cast<double>(outputs) * static_cast<double>(inputs)), [=](int thread, int threads) {
+    const Range mine = split(count, thread, threads);
+    for (int64_t p = mine.begin; p < mine.end; ++p) {
+      const auto row = [=](int64_t j) -> const float* {
+        const int64_t output = p * kPanelWidth + j;
+        if (gate == nullptr) return output < outputs ? weight + output * inputs : nullptr;
+        const int64_t unit = output / (2 * kTurn) * kTurn + output % kTurn;
+        if (unit >= outputs / 2) return nullptr;
+        return (output / kTurn % 2 == 0 ? gate : weight) + unit * inputs;
+      };
+      pack_panel(storage, inputs, row, packed + p * panel_bytes(storage, inputs));
+    }
+  });
+}
+
+int64_t page_bytes(const DecoderShape& shape, LinearStorage storage, int64_t layers) {
+  return layers * PageLayout(shape).layer_elements * (storage == LinearStorage::kFloat32 ? 4 : 2);
+}
+
+void normalise(const DecoderShape& shape, const DecoderVector& norm, const float* x, int64_t width, float* out) {
+  Vec<float> sums = {};
+  float mean = 0;
+  const float count = static_cast<float>(width);
+  if (shape.norm == DecoderNorm::kLayer) {
+    for_vectors<float>(0, width, [&](int64_t j, int n) { sums += load(x + j, n); });
+    mean = sum<float>(sums) / count;
+    sums = Vec<float>{};
+  }
+  for_vectors<float>(0, width, [&](int64_t j, int n) {
+    Vec<float> y = load(x + j, n) - mean;
+    if (n < kLanes<float>) y = lane_numbers<float>() < n ? y : Vec<float>{};
+    sums += y * y;
+  });
+  const float scale = 1 / static_cast<float>(__builtin_sqrt(sum<float>(sums) / count + shape.norm_eps));
+  for_vectors<float>(0, width, [&](int64_t j, int n) {
+    const Vec<float> y = (load(x + j, n) - mean) * scale * load(norm.weight + j, n);
+    store(out + j, norm.bias ? y + load(norm.bias + j, n) : y, n);
+  });
+}
+
+WORDKILN_INLINE Vec<float> activate(DecoderActivation activation, Vec<float> x) {
+  switch (activation) {
+    case DecoderActivation::kSilu:
+      return x * sigmoid<float>(x);
+    case DecoderActivation::kGelu:
+      return x * (0.5f + 0.5f * erf<float>(x * 0.70710678118654752f));
+    case DecoderActivation::kGeluTanh:  // (1 + tanh(u)) / 2 = sigmoid(2 u)
+      return x * sigmoid<float>(x * (1.5957691216057307f + 0.071354816272600253f * x * x));
+  }
+  __builtin_unreachable();
+}
+
+// Hands out parts of one block of memory, each on its own cache line.
+class Parts {
+ public:
+  explicit Parts(char* memory) : memory_(reinterpret_cast<uintptr_t>(memory)) {}
+
+  template <typename T>
+  T* take(int64_t count) {
+    T* part = reinterpret_cast<T*>(memory_ + static_cast<uintptr_t>(used_));
+    used_ += (count * static_cast<int64_t>(sizeof(T)) + 63) / 64 * 64;
+    return part;
+  }
+  int64_t used() const { return used_; }
+
+ private:
+  uintptr_t memory_;  // a number: the sizes are added up before there is any memory
+  int64_t used_ = 0;
+};
+
+// Rows from which codes go to the tile unit: with fewer most of a tile is empty.
+constexpr int64_t kTiledRows = 8;
+
+// E: what the cache stores. kAmx: whether there is a tile unit.
+template <typename E, bool kAmx>
+class DecoderPass {
+ public:
+  DecoderPass(const DecoderView& view, const DecoderRun& run, int threads)
+      : view_(view),
+        shape_(view.shape),
+        run_(run),
+        tokens_(run.offsets[run.rows]),
+        q_size_(shape_.heads * shape_.head_size),
+        qkv_size_(q_size_ + 2 * shape_.kv_heads * shape_.head_size),
+        attention_(shape_, run) {
+    lay_out(nullptr, threads);
+  }
+
+  int64_t bytes() const { return bytes_; }
+
+  // Gives out the memory: `bytes` of it.
+  void lay_out(char* memory, int threads) {
+    const int64_t rows = most_rows(), hidden = shape_.hidden;
+    const int64_t widest = largest_of(hidden, q_size_, shape_.intermediate);
+    const int64_t half = view_.frequencies == nullptr ? 0 : shape_.head_size / 2;
+    Parts parts(memory);
+    row_of_ = parts.template take<int64_t>(tokens_);
+    cos_ = parts.template take<float>(tokens_ * half);
+    sin_ = parts.template take<float>(tokens_ * half);
+    x_ = parts.template take<float>(tokens_ * hidden);
+    qkv_ = parts.template take<float>(tokens_ * qkv_size_);
+    attended_ = parts.template take<float>(tokens_ * q_size_);
+    mlp_ = parts.template take<float>(tokens_ * shape_.intermediate);
+    normed_ = parts.template take<float>(rows * hidden);
+    codes_ = parts.template take<char>(coded() ? code_bytes(tiled_rows(rows), widest) : 0);
+    halves_ = parts.template take<uint16_t>(tiled(rows) && !coded() ? tiled_rows(rows) * rounded_inputs(widest) : 0);
+    target_logits_ = parts.template take<float>(run_.count);
+    highest_ = parts.template take<float>(run_.count * threads);
+    totals_ = parts.template take<double>(run_.count * threads);
+    const int64_t shared = parts.used();
+    Parts own(memory);
+    own.template take<char>(shared);
+    own.template take<float>(kPrivateRows * hidden);
+    own.template take<char>(coded() ? code_bytes(kPrivateRows, widest) : 0);
+    own.template take<float>(rows * kPanelWidth);
+    own.template take<float>(attention_.scratch());
+    shared_ = shared;
+    private_ = own.used() - shared;
+    memory_ = memory;
+    bytes_ = shared + private_ * threads;
+  }
+
+  void run(int thread, int threads) {
+    Parts own(memory_);
+    own.template take<char>(shared_ + thread * private_);
+    const int64_t widest = largest_of(shape_.hidden, q_size_, shape_.intermediate);
+    const int64_t rows = most_rows();
+    Team team = {thread, threads, nullptr, nullptr, nullptr, nullptr};
+    team.normed = own.template take<float>(kPrivateRows * shape_.hidden);
+    team.codes = own.template take<char>(coded() ? code_bytes(kPrivateRows, widest) : 0);
+    team.panel = own.template take<float>(rows * kPanelWidth);
+    team.scratch = own.template take<float>(attention_.scratch());
+    begin(team);
+    for (int64_t layer = 0; layer < view_.count; ++layer) {
+      barrier_.wait(threads);
+      attend(team, layer);
+      barrier_.wait(threads);
+      feed_forward(team, view_.layers[layer]);
+    }
+    barrier_.wait(threads);
+    if (run_.count > 0) finish(team);
+  }
+
+ private:
+  // A thread and what only it writes to.
+  struct Team {
+    int thread, threads;
+    float* normed;
+    char* codes;
+    float* panel;    // [rows, kPanelWidth]
+    float* scratch;  // of attention
+  };
+
+  static int64_t largest_of(int64_t a, int64_t b, int64_t c) { return a > b ? (a > c ? a : c) : (b > c ? b : c); }
+
+  int64_t most_rows() const { return tokens_ > run_.count ? tokens_ : run_.count; }
+
+  bool coded() const { return view_.storage == LinearStorage::kInt8; }
+
+  // Whether a product of so many rows is the tile unit's. For bfloat16 the number does not decide: a row's result must not
+  // depend on the others.
+  bool tiled(int64_t rows) const {
+    if (!kAmx || view_.storage == LinearStorage::kFloat32) return false;
+    return coded() ? rows >= kTiledRows : run_.prompt;
+  }
+
+  // Embeddings, and the angles of rotary positions, as Hugging Face has them: float32 products.
+  void begin(const Team& team) {
+    const int64_t half = view_.frequencies == nullptr ? 0 : shape_.head_size / 2, hidden = shape_.hidden;
+    for (int64_t row = 0; row < run_.rows; ++row) {
+      for (int64_t t = run_.offsets[row]; t < run_.offsets[row + 1]; ++t) {
+        if (t % team.threads != team.thread) continue;
+        const int64_t position = run_.starts[row] + t - run_.offsets[row];
+        row_of_[t] = row;
+        float* x = x_ + t * hidden;
+        unpack_output(view_.storage, view_.embedding.packed, hidden, run_.ids[t], x);
+        for (int64_t j = 0; view_.positions && j < hidden; ++j) x[j] += view_.positions[position * hidden + j];
+        for (int64_t i = 0; i < half; ++i) {
+          const double angle = static_cast<double>(static_cast<float>(position) * view_.frequencies[i]);
+          cos_[t * half + i] = static_cast<float>(__builtin_cos(angle));
+          sin_[t * half + i] = static_cast<float>(__builtin_sin(angle));
+        }
+      }
+    }
+  }
+
+  // Rows for a product: normed where there is a norm, in codes where the weights are. row(i): the input of row i.
+  template <typename Row>
+  LinearRows prepare(const Team& team, int64_t count, int64_t inputs, const DecoderVector* norm, Row row) {
+    const bool rounded = tiled(count) && !coded();
+    if (norm == nullptr && !coded() && !rounded) return {row(0), inputs, nullptr, nullptr, nullptr};
+    const bool alone = count <= kPrivateRows && !rounded;
+    float* normed = alone ? team.normed : normed_;
+    const CodeBuffers codes = code_buffers(alone ? team.codes : codes_, coded() ? count : 0, inputs);
+    const Range mine = alone ? Range{0, count} : split(count, team.thread, team.threads);
+    for (int64_t i = mine.begin; i < mine.end; ++i) {
+      const float* x = row(i);
+      if (norm != nullptr) {
+        float* to = coded() || rounded ? team.normed : normed + i * inputs;
+        normalise(shape_, *norm, x, inputs, to);
+        x = to;
+      }
+      if (coded()) encode_row(x, inputs, codes, i);
+      if (rounded) round_row(x, inputs, halves_ + i * rounded_inputs(inputs));
+    }
+    if (!alone) barrier_.wait(team.threads);
+    return {normed, inputs, codes.codes, codes.scales, codes.offsets, halves_};
+  }
+
+  // out[count, columns] (+)= rows times a part of a panel.
+  void multiply(const DecoderMatrix& m, const LinearRows& rows, int64_t count, int64_t panel, Range vectors, float* out,
+                int64_t out_row, int64_t columns, bool accumulate) const {
+    const PackedWeights w = {view_.storage, m.packed, m.outputs, m.inputs};
+    const auto run = tiled(count) ? multiply_panel_part_amx : multiply_panel_part;
+    run(w, rows, count, panel, vectors, out, out_row, columns, accumulate);
+  }
+
+  // body(first output, columns, panel, vectors): this thread's part of a product.
+  template <typename Body>
+  void for_my_panels(const Team& team, const DecoderMatrix& m, Body body) const {
+    for_panels(split(vectors_of(m.outputs), team.thread, team.threads), [&](int64_t panel, Range vectors, int64_t first) {
+      const int64_t wide = (vectors.end - vectors.begin) * kLanes<float>;
+      body(first, m.outputs - first < wide ? m.outputs - first : wide, panel, vectors);
+    });
+  }
+
+  // out[N, outputs] (+)= rows times m, and its bias.
+  void product(const Team& team, const DecoderMatrix& m, const LinearRows& rows, float* out, bool accumulate) const {
+    for_my_panels(team, m, [&](int64_t first, int64_t columns, int64_t panel, Range vectors) {
+      multiply(m, rows, tokens_, panel, vectors, out + first, m.outputs, columns, accumulate);
+      for (int64_t i = 0; m.bias && i < tokens_; ++i) {
+        float* to = out + i * m.outputs + first;
+        for_vectors<float>(0, columns, [&](int64_t j, int n) {
+          store(to + j, load(to + j, n) + load(m.bias + first + j, n), n);
+        });
+      }
+    });
+  }
+
+  void attend(const Team& team, int64_t number) {
+    const DecoderLayerView& layer = view_.layers[number];
+    const auto x = [this](int64_t i) { return x_ + i * shape_.hidden; };
+    product(team, layer.qkv, prepare(team, tokens_, shape_.hidden, &layer.attention_norm, x), qkv_, false);
+    barrier_.wait(team.threads);
+    const int64_t size = shape_.head_size, group = shape_.heads / shape_.kv_heads;
+    const Range items = split(tokens_ * shape_.kv_heads, team.thread, team.threads);
+    for (int64_t item = items.begin; item < items.end; ++item) {
+      const int64_t t = item / shape_.kv_heads, head = item % shape_.kv_heads;
+      float *q = qkv_ + t * qkv_size_ + head * group * size, *k = qkv_ + t * qkv_size_ + q_size_ + head * size;
+      for (int64_t i = 0; i < group; ++i) place(t, layer.q_norm, q + i * size);
+      place(t, layer.k_norm, k);
+      const int64_t row = row_of_[t], position = run_.starts[row] + t - run_.offsets[row];
+      attention_.write(number, row, position, head, k, k + shape_.kv_heads * size);
+    }
+    barrier_.wait(team.threads);
+    attention_.run(number, layer.window, qkv_, qkv_size_, attended_, team.scratch, team.thread, team.threads);
+    barrier_.wait(team.threads);
+    const auto attended = [this](int64_t i) { return attended_ + i * q_size_; };
+    product(team, layer.output, prepare(team, tokens_, q_size_, nullptr, attended), x_, true);
+  }
+
+  // Norms a head where the shape says so, and turns each pair (x[i], x[i + D / 2]) by its angle (Su et al. 2021, RoFormer,
+  // section 3.2.2).
+  void place(int64_t token, const float* norm, float* head) const {
+    const int64_t half = shape_.head_size / 2;
+    if (norm != nullptr) normalise(shape_, {norm, nullptr}, head, shape_.head_size, head);
+    if (view_.frequencies == nullptr) return;
+    const float *cos = cos_ + token * half, *sin = sin_ + token * half;
+    for_vectors<float>(0, half, [&](int64_t i, int n) {
+      const Vec<float> first = load(head + i, n), second = load(head + half + i, n);
+      const Vec<float> c = load(cos + i, n), s = load(sin + i, n);
+      store(head + i, first * c - second * s, n);
+      store(head + half + i, second * c + first * s, n);
+    });
+  }
+
+  void feed_forward(const Team& team, const DecoderLayerView& layer) {
+    const auto x = [this](int64_t i) { return x_ + i * shape_.hidden; };
+    const LinearRows rows = prepare(team, tokens_, shape_.hidden, &layer.mlp_norm, x);
+    shape_.gated ? multiply_gated(team, layer.up, rows) : multiply_plain(team, layer.up, rows);
+    barrier_.wait(team.threads);
+    const auto mlp = [this](int64_t i) { return mlp_ + i * shape_.intermediate; };
+    product(team, layer.down, prepare(team, tokens_, shape_.intermediate, nullptr, mlp), x_, true);
+  }
+
+  void multiply_plain(const Team& team, const DecoderMatrix& up, const LinearRows& rows) {
+    product(team, up, rows, mlp_, false);
+    for_my_panels(team, up, [&](int64_t first, int64_t columns, int64_t, Range) {
+      for (int64_t i = 0; i < tokens_; ++i) {
+        float* to = mlp_ + i * up.outputs + first;
+        for_vectors<float>(0, columns, [&](int64_t j, int n) {
+          store(to + j, activate(shape_.activation, load(to + j, n)), n);
+        });
+      }
+    });
+  }
+
+  // Pairs of vectors, of the gate and of up.
+  void multiply_gated(const Team& team, const DecoderMatrix& up, const LinearRows& rows) {
+    const Range pairs = split(vectors_of(shape_.intermediate), team.thread, team.threads);
+    for_panels({2 * pairs.begin, 2 * pairs.end}, [&](int64_t panel, Range vectors, int64_t first) {
+      const int64_t columns = (vectors.end - vectors.begin) * kLanes<float>;
+      multiply(up, rows, tokens_, panel, vectors, team.panel, kPanelWidth, columns, false);
+      for (int64_t i = 0; i < tokens_; ++i) {
+        const float* from = team.panel + i * kPanelWidth;
+        for (int64_t j = 0; j < columns; j += 2 * kLanes<float>) {
+          const int64_t unit = (first + j) / 2, left = shape_.intermediate - unit;
+          const int n = left < kLanes<float> ? static_cast<int>(left) : kLanes<float>;
+          Vec<float> value = load(from + j + kLanes<float>);
+          if (up.bias) value += load(up.bias + unit, n);
+          store(mlp_ + i * shape_.intermediate + unit, activate(shape_.activation, load(from + j)) * value, n);
+        }
+      }
+    });
+  }
+
+  void finish(const Team& team) {
+    const auto x = [this](int64_t i) { return x_ + run_.wanted[i] * shape_.hidden; };
+    const LinearRows rows = prepare(team, run_.count, shape_.hidden, &view_.norm, x);
+    if (run_.logits == nullptr) return score(team, rows);
+    for_my_panels(team, view_.head, [&](int64_t first, int64_t columns, int64_t panel, Range vectors) {
+      multiply(view_.head, rows, run_.count, panel, vectors, run_.logits + first, shape_.vocab,
+                          columns, false);
+    });
+  }
+
+  // log softmax at the targets: each thread sums over its part of the vocabulary.
+  void score(const Team& team, const LinearRows& rows) {
+    float* highest = highest_ + team.thread * run_.count;
+    double* totals = totals_ + team.thread * run_.count;
+    for (int64_t i = 0; i < run_.count; ++i) {
+      highest[i] = -__builtin_inff();
+      totals[i] = 0;
+    }
+    for_my_panels(team, view_.head, [&](int64_t first, int64_t columns, int64_t panel, Range vectors) {
+      multiply(view_.head, rows, run_.count, panel, vectors, team.panel, kPanelWidth, columns,
+                          false);
+      for (int64_t i = 0; i < run_.count; ++i) {
+        const float* logits = team.panel + i * kPanelWidth;
+        const int64_t target = run_.targets[i] - first;
+        if (target >= 0 && target < columns) target_logits_[i] = logits[target];
+        add_to_total(logits, columns, highest[i], totals[i]);
+      }
+    });
+    barrier_.wait(team.threads);
+    for (int64_t i = team.thread; i < run_.count; i += team.threads) {
+      float most = -__builtin_inff();
+      double total = 0;
+      for (int thread = 0; thread < team.threads; ++thread) {
+        const float part = highest_[thread * run_.count + i];
+        most = part > most ? part : most;
+      }
+      for (int thread = 0; thread < team.threads; ++thread) {
+        const int64_t at = thread * run_.count + i;
+        if (totals_[at] > 0) total += totals_[at] * __builtin_exp(static_cast<double>(highest_[at] - most));
+      }
+      run_.log_probabilities[i] =
+          static_cast<float>(static_cast<double>(target_logits_[i]) - static_cast<double>(most) - __builtin_log(total));
+    }
+  }
+
+  static void add_to_total(const float* logits, int64_t columns, float& highest, double& total) {
+    Vec<float> most = broadcast(-__builtin_inff()), sums = {};
+    for_vectors<float>(0, columns, [&](int64_t j, int n) {
+      const Vec<float> x = load(logits + j, n);
+      most = max<float>(n < kLanes<float> ? (lane_numbers<float>() < n ? x : most) : x, most);
+    });
+    const float here = largest<float>(most);
+    if (here > highest) {
+      total *= __builtin_exp(static_cast<double>(highest - here));
+      highest = here;
+    }
+    for_vectors<float>(0, columns, [&](int64_t j, int n) {
+      const Vec<float> weight = exp<float>(load(logits + j, n) - highest);
+      sums += n < kLanes<float> ? (lane_numbers<float>() < n ? weight : Vec<float>{}) : weight;
+    });
+    total += static_cast<double>(sum<float>(sums));
+  }
+
+  const DecoderView& view_;
+  const DecoderShape& shape_;
+  const DecoderRun& run_;
+  int64_t tokens_, q_size_, qkv_size_;
+  DecoderAttention<E> attention_;
+  SpinBarrier barrier_;
+  char* memory_ = nullptr;
+  int64_t bytes_ = 0, shared_ = 0, private_ = 0;
+  int64_t* row_of_;
+  float *cos_, *sin_, *x_, *qkv_, *attended_, *mlp_, *normed_, *target_logits_, *highest_;
+  char* codes_;
+  uint16_t* halves_;
+  double* totals_;
+};
+
+template <typename E, bool kAmx>
+void run_pass(const DecoderView& view, const DecoderRun& run) {
+  const double tokens = static_cast<double>(run.offsets[run.rows]);
+  double weights = static_cast<double>(run.count) * static_cast<double>(view.head.outputs * view.head.inputs);
+  for (int64_t i = 0; i < view.count; ++i) {
+    const DecoderLayerView& layer = view.layers[i];
+    for (const DecoderMatrix* m : {&layer.qkv, &layer.output, &layer.up, &layer.down}) {
+      weights += tokens * static_cast<double>(m->outputs * m->inputs);
+    }
+  }
+  const int threads = threads_for(weights / static_cast<double>(view.count + 1));
+  DecoderPass<E, kAmx> pass(view, run, threads);
+  const Workspace workspace(static_cast<size_t>(pass.bytes()));
+  pass.lay_out(static_cast<char*>(workspace.data()), threads);
+  parallel_threads(threads, [&](int thread, int team) { pass.run(thread, team); });
+}
+
+template <bool kAmx>
+void run(const DecoderView& view, const DecoderRun& arguments) {
+  if (arguments.offsets[arguments.rows] == 0) return;
+  if (view.storage == LinearStorage::kFloat32) return run_pass<float, false>(view, arguments);
+  run_pass<Bfloat16, kAmx>(view, arguments);
+}
+
+}  // namespace
+
+const DecoderKernels decoder_kernels = {kLanes<float>, kPanelWidth, packed_bytes, pack, page_bytes, run<false>};
+#if defined(__AMX_TILE__)
+const DecoderKernels decoder_kernels_amx = {kLanes<float>, kPanelWidth, packed_bytes, pack, page_bytes, run<true>};
+#endif
+
+}  // namespace wordkiln::cpu::WORDKILN_ISA

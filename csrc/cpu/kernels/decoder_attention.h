@@ -1,0 +1,155 @@
+// Attention over the cache of a decoder (docs/runtime.md): the keys of a page lie transposed, [D][kDecoderPageKeys], its
+// values [kDecoderPageKeys][D up to whole vectors], so that scores and results are both tiles of a matrix product. Pages
+// are taken in their order with an online softmax (Milakov and Gimelshein 2018, algorithm 3): what a token gets depends
+// neither on the tokens it is computed with nor on the threads.
+#pragma once
+
+#include "cpu/decoder_view.h"
+#include "cpu/kernels/gemm.h"
+#include "cpu/kernels/math.h"
+#include "cpu/kernels/parallel.h"
+
+namespace wordkiln::cpu::WORDKILN_ISA {
+namespace {
+
+constexpr int64_t kPageKeys = kDecoderPageKeys;
+constexpr int64_t kQueryRows = 24;  // of an item: a page is read once for so many
+constexpr float kLog2OfE = 1.44269504088896341f;
+
+// Where things lie in a page: for each layer and key head the keys, then the values.
+struct PageLayout {
+  int64_t head_size, value_width, head_elements, layer_elements;
+
+  explicit PageLayout(const DecoderShape& shape)
+      : head_size(shape.head_size),
+        value_width((shape.head_size + kLanes<float> - 1) / kLanes<float> * kLanes<float>),
+        head_elements(kPageKeys * (head_size + value_width)),
+        layer_elements(shape.kv_heads * head_elements) {}
+};
+
+// E: what the cache stores.
+template <typename E>
+class DecoderAttention {
+ public:
+  DecoderAttention(const DecoderShape& shape, const DecoderRun& run)
+      : shape_(shape), run_(run), layout_(shape), group_(shape.heads / shape.kv_heads) {}
+
+  static int64_t tokens_of_item(int64_t group) { return group >= kQueryRows ? 1 : kQueryRows / group; }
+
+  // Floats that an item needs.
+  int64_t scratch() const {
+    const int64_t rows = tokens_of_item(group_) * group_;
+    return rows * (layout_.head_size + layout_.value_width + kPageKeys + 2);
+  }
+
+  // Puts a new key and value [D] in their places.
+  void write(int64_t layer, int64_t row, int64_t position, int64_t kv_head, const float* key, const float* value) const {
+    E* keys = page(layer, row, position / kPageKeys, kv_head);
+    const int64_t slot = position % kPageKeys, size = layout_.head_size, width = layout_.value_width;
+    for (int64_t d = 0; d < size; ++d) store(keys + d * kPageKeys + slot, broadcast(key[d]), 1);
+    E* values = keys + size * kPageKeys + slot * width;
+    for_vectors<float>(0, size, [&](int64_t d, int lanes) { store(values + d, load(value + d, lanes)); });
+  }
+
+  // Every `threads`-th item from `thread` on. q: [N, q_row] from the first query head; out: [N, H * D].
+  void run(int64_t layer, int64_t window, const float* q, int64_t q_row, float* out, float* scratch, int thread,
+           int threads) const {
+    const int64_t tokens = tokens_of_item(group_);
+    int64_t item = 0;
+    for (int64_t row = 0; row < run_.rows; ++row) {
+      for (int64_t first = run_.offsets[row]; first < run_.offsets[row + 1]; first += tokens) {
+        const int64_t left = run_.offsets[row + 1] - first, count = left < tokens ? left : tokens;
+        for (int64_t head = 0; head < shape_.kv_heads; ++head, ++item) {
+          if (item % threads == thread) run_item(layer, window, row, head, {first, first + count}, q, q_row, out, scratch);
+        }
+      }
+    }
+  }
+
+ private:
+  E* page(int64_t layer, int64_t row, int64_t number, int64_t kv_head) const {
+    E* data = static_cast<E*>(run_.pages[row * run_.pages_per_row + number]);
+    return data + layer * layout_.layer_elements + kv_head * layout_.head_elements;
+  }
+
+  // The tokens' query heads of one key head are the rows of two products for each page.
+  void run_item(int64_t layer, int64_t window, int64_t row, int64_t kv_head, Range tokens, const float* q, int64_t q_row,
+                float* out, float* scratch) const {
+    const int64_t size = layout_.head_size, width = layout_.value_width, count = tokens.end - tokens.begin;
+    const int64_t rows = count * group_, position = run_.starts[row] + tokens.begin - run_.offsets[row];
+    const Rows r = {scratch, scratch + rows * size, scratch + rows * (size + width),
+                    scratch + rows * (size + width + kPageKeys), scratch + rows * (size + width + kPageKeys + 1)};
+    const float scale = kLog2OfE / static_cast<float>(__builtin_sqrt(static_cast<double>(size)));
+    for (int64_t i = 0; i < rows; ++i) {
+      const float* from = q + (tokens.begin + i / group_) * q_row + (kv_head * group_ + i % group_) * size;
+      for_vectors<float>(0, size, [&](int64_t d, int n) { store(r.q + i * size + d, load(from + d, n) * scale, n); });
+      for (int64_t d = 0; d < width; ++d) r.out[i * width + d] = 0;
+      r.highest[i] = -__builtin_inff();
+      r.total[i] = 0;
+    }
+    const int64_t first_key = window > 0 && position >= window ? position - window + 1 : 0;
+    for (int64_t p = first_key / kPageKeys; p * kPageKeys < position + count; ++p) {
+      const E* keys = page(layer, row, p, kv_head);
+      const int64_t before = position + count - p * kPageKeys, seen = before < kPageKeys ? before : kPageKeys;
+      const int64_t wide = (seen + kLanes<float> - 1) / kLanes<float> * kLanes<float>;
+      multiply<float, E>(rows, wide, size, {r.q, size, 1}, keys, kPageKeys, r.scores, kPageKeys, false);
+      for (int64_t i = 0; i < rows; ++i) {
+        const int64_t at = position + i / group_, begin = window > 0 && at >= window ? at - window + 1 : 0;
+        soften(r, i, {begin - p * kPageKeys, at + 1 - p * kPageKeys}, wide);
+      }
+      multiply<float, E>(rows, width, seen, {r.scores, kPageKeys, 1}, keys + size * kPageKeys, width, r.out, width, true);
+    }
+    for (int64_t i = 0; i < rows; ++i) {
+      float* to = out + (tokens.begin + i / group_) * shape_.heads * size + (kv_head * group_ + i % group_) * size;
+      const float inverse = 1 / r.total[i];
+      for_vectors<float>(0, size, [&](int64_t d, int n) { store(to + d, load(r.out + i * width + d) * inverse, n); });
+    }
+  }
+
+  struct Rows {
+    float *q, *out, *scores, *highest, *total;
+  };
+
+  // Scores of a page become weights; keys outside `seen` have none.
+  void soften(const Rows& r, int64_t i, Range seen, int64_t wide) const {
+    constexpr float kNothing = -__builtin_inff();
+    float* scores = r.scores + i * kPageKeys;
+    Vec<float> most = broadcast(kNothing);
+    for (int64_t j = 0; j < wide; j += kLanes<float>) {
+      const Int number = lane_numbers<float>() + static_cast<int32_t>(j);
+      const Int hidden = (number < static_cast<int32_t>(seen.begin < 0 ? 0 : seen.begin)) |
+                         (number >= static_cast<int32_t>(seen.end < kPageKeys ? seen.end : kPageKeys));
+      const Vec<float> x = hidden ? broadcast(kNothing) : load(scores + j);
+      most = max<float>(x, most);
+      store(scores + j, x);
+    }
+    const float page_highest = largest<float>(most), before = r.highest[i];
+    const float highest = page_highest > before ? page_highest : before;
+    // Nothing seen yet: weights of 0, and no difference of infinities.
+    const float base = highest == kNothing ? 0.0f : highest;
+    Vec<float> sums = {};
+    for (int64_t j = 0; j < wide; j += kLanes<float>) {
+      const Vec<float> weight = exp2<float>(load(scores + j) - base);
+      sums += weight;
+      store(scores + j, weight);
+    }
+    if (highest != before) {
+      const float factor = exp2<float>(broadcast(before - base))[0];
+      r.total[i] *= factor;
+      float* out = r.out + i * layout_.value_width;
+      for (int64_t d = 0; d < layout_.value_width; d += kLanes<float>) store(out + d, load(out + d) * factor);
+    }
+    r.total[i] += sum<float>(sums);
+    r.highest[i] = highest;
+  }
+
+  typedef Simd<float>::Int Int;
+
+  const DecoderShape& shape_;
+  const DecoderRun& run_;
+  PageLayout layout_;
+  int64_t group_;
+};
+
+}  // namespace
+}  // namespace wordkiln::cpu::WORDKILN_ISA

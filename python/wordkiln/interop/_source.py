@@ -1,0 +1,58 @@
+"""The weights of an opened file, each read when it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wordkiln.interop._layout import Plan
+
+Array = NDArray[np.float32]
+
+
+class TensorFile(Protocol):
+    """One file or several, as tensors by name."""
+
+    def read(self, name: str, index: tuple[slice, ...]) -> NDArray[Any]:
+        """Part of a tensor, as float32; perhaps a read-only view of the file."""
+        ...
+
+
+class Weights:
+    """The `TensorSource` of a plan over a file."""
+
+    def __init__(self, plan: Plan, file: TensorFile) -> None:
+        self._plan = plan
+        self._file = file
+
+    def names(self) -> Collection[str]:
+        """Which tensors there are."""
+        return self._plan.keys()
+
+    def read(self, name: str) -> Array:
+        """One of them, float32, C-contiguous; read-only where it is a view of the file.
+
+        Raises:
+            KeyError: there is none of this name.
+            FormatError, PathError: the file has changed since it was opened, or cannot be read any more.
+        """
+        part = self._plan[name]
+        outputs = slice(*part.outputs) if part.outputs else slice(None)
+        index = (slice(None), outputs) if part.transposed else (outputs,)
+        array = self._file.read(part.tensor, index)
+        if part.transposed:
+            array = array.T
+        if part.pairs_of_heads is not None:
+            array = _halves_apart(array, part.pairs_of_heads)
+        if part.scale != 1.0:
+            array = array * np.float32(part.scale)
+        return np.ascontiguousarray(array)
+
+
+def _halves_apart(array: Array, heads: int) -> Array:
+    """Rows of each head from the order 0, D/2, 1, D/2 + 1, ... to 0, 1, 2, ..."""
+    pairs = array.reshape(heads, array.shape[0] // heads // 2, 2, *array.shape[1:])
+    return pairs.swapaxes(1, 2).reshape(array.shape)

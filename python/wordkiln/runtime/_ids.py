@@ -1,0 +1,25 @@
+"""Token ids as the runtime takes them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wordkiln.errors import ArgumentError
+
+
+def checked_ids(name: str, ids: Any, vocab_size: int) -> NDArray[np.int64]:
+    """A flat sequence of at least one id as int64; refuses everything else by its name."""
+    try:
+        array = np.asarray(ids)
+    except (ValueError, OverflowError) as error:
+        raise ArgumentError(f"{name}: must be a flat sequence of integers") from error
+    if array.ndim != 1 or not len(array):
+        raise ArgumentError(f"{name}: shape {list(array.shape)}: must be a flat sequence of at least one id")
+    if array.dtype.kind not in "iu":
+        raise ArgumentError(f"{name}: {array.dtype}: must be integers")
+    if not 0 <= array.min() <= array.max() < vocab_size:
+        raise ArgumentError(f"{name}: ids from {array.min()} to {array.max()}: must be 0 to {vocab_size - 1}")
+    return array.astype(np.int64)
