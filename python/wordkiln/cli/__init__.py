@@ -7,6 +7,8 @@ import sys
 
 import typer
 
+from wordkiln.cli._files import INTERRUPTED
+from wordkiln.cli.beam import beam
 from wordkiln.cli.chat import chat
 from wordkiln.cli.demo import demo
 from wordkiln.cli.doctor import doctor
@@ -30,6 +32,7 @@ app.command(rich_help_panel="From text to a model")(train)
 app.add_typer(tokenizer_app, name="tokenizer", rich_help_panel="From text to a model")
 app.command(rich_help_panel="From a model to text")(generate)
 app.command(rich_help_panel="From a model to text")(stream)
+app.command(rich_help_panel="From a model to text")(beam)
 app.command(rich_help_panel="From a model to text")(chat)
 app.command(rich_help_panel="From a model to text")(score)
 app.command(rich_help_panel="Look around")(info)
@@ -48,6 +51,7 @@ def main() -> None:
     except WordkilnError as error:
         print(f"wordkiln: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("wordkiln: stopped", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            print("wordkiln: stopped", file=sys.stderr)
+        raise

@@ -9,6 +9,8 @@ from typing import Any
 
 _LARGEST = 1 << 30
 STANDARD_INPUT = "-"
+# What a shell calls a command that Ctrl-C ended; typer gives it too.
+INTERRUPTED = 130
 
 
 def read_text(path: str) -> str:
@@ -48,7 +50,8 @@ def read_records(path: str, field: str) -> list[dict[str, Any]]:
     from wordkiln.errors import FormatError
 
     records = []
-    for number, line in enumerate(read_text(path).splitlines(), 1):
+    # Not splitlines: a JSON string may hold U+2028 and others of its line ends.
+    for number, line in enumerate(read_text(path).split("\n"), 1):
         if not line.strip():
             continue
         where = f"{'standard input' if path == STANDARD_INPUT else path}, line {number}"
@@ -90,7 +93,9 @@ def check_output(path: Path | None) -> None:
 
 def line_of(record: dict[str, Any]) -> str:
     """A record as a line of JSONL; infinite and NaN numbers, which JSON has not, as null."""
-    return json.dumps(_finite(record), ensure_ascii=False)
+    line = json.dumps(_finite(record), ensure_ascii=False)
+    # A lone surrogate, which a model may write, is no UTF-8; its escape is JSON's.
+    return line.encode("utf-8", "backslashreplace").decode()
 
 
 def _finite(value: Any) -> Any:

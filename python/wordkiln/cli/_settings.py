@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
+from wordkiln.cli._files import read_text
+
 _PANEL = "Settings (docs/generation.md and docs/sampling.md say more)"
 
 # Name -> type, help. Left out, a setting has the library's default, which the help names.
@@ -32,10 +34,16 @@ SETTINGS: dict[str, tuple[Any, str]] = {
     "seed": (int, "The same seed gives the same text; without it, a new one each time."),
     "stop": (list[str], "A string that ends the text; repeat for more."),
     "bad_words": (list[str], "A text that is never written; repeat for more."),
+    "schema": (str, "The text is JSON of this schema: JSON, or @FILE."),
+    "regex": (str, "The text matches this regular expression."),
+    "choices": (list[str], "The text is this one; repeat for more to choose from."),
+    "grammar": (str, "The text follows this Lark grammar: the grammar, or @FILE."),
     "logprobs": (int, "Give so many most probable tokens of each step too (with --json). Default 0."),
     "truncate": (str, "'left' drops the beginning of a prompt that is too long. Left out, it is refused."),
     "special_tokens": (str, "Special tokens in a prompt: error, ids or text. Default error."),
 }
+
+_MAY_BE_A_FILE = {"schema", "grammar"}
 
 
 def takes_settings(command: Callable[..., None]) -> Callable[..., None]:
@@ -43,8 +51,11 @@ def takes_settings(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def with_settings(**arguments: Any) -> None:
-        used = {name: arguments.pop(name) for name in SETTINGS}
-        command(**arguments, settings={name: value for name, value in used.items() if value not in (None, [])})
+        used = {name: value for name in SETTINGS if (value := arguments.pop(name)) not in (None, [])}
+        for name in _MAY_BE_A_FILE & used.keys():
+            if used[name].startswith("@"):
+                used[name] = read_text(used[name][1:])
+        command(**arguments, settings=used)
 
     signature = inspect.signature(command, eval_str=True)
     own = [parameter for name, parameter in signature.parameters.items() if name != "settings"]

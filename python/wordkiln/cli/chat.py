@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from wordkiln.cli._files import STANDARD_INPUT, line_of, parse, read_text
+from wordkiln.cli._files import INTERRUPTED, STANDARD_INPUT, line_of, parse, read_text
 from wordkiln.cli._settings import takes_settings
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def _answer(model: LanguageModel, messages: list[Any], as_json: bool, settings: 
             print(piece, end="", flush=True)
     print(line_of({"role": "assistant", "content": text, "finish_reason": pieces.finish_reason}) if as_json else "")
     if pieces.finish_reason == "interrupted":
-        raise typer.Exit(130)
+        raise typer.Exit(INTERRUPTED)
 
 
 def _read_messages(path: str) -> list[Any]:

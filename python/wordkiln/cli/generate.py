@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from wordkiln.cli._files import STANDARD_INPUT, check_output, line_of, read_records, read_text
+from wordkiln.cli._files import INTERRUPTED, STANDARD_INPUT, check_output, line_of, read_records, read_text
 from wordkiln.cli._settings import takes_settings
 
 if TYPE_CHECKING:
@@ -148,7 +148,6 @@ def _end(completions: list[Completion], expected: int) -> None:
             file=sys.stderr,
         )
     if len(completions) < expected or any(completion.finish_reason == "interrupted" for completion in completions):
-        print("wordkiln: stopped", file=sys.stderr)
-        raise typer.Exit(130)
+        raise typer.Exit(INTERRUPTED)
     if failed:
         raise typer.Exit(1)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from wordkiln.cli._files import STANDARD_INPUT, line_of, read_text
+from wordkiln.cli._files import INTERRUPTED, STANDARD_INPUT, line_of, read_text
 from wordkiln.cli._settings import takes_settings
 
 
@@ -34,4 +34,4 @@ def stream(
         print(line_of({"text": piece}) if as_json else piece, end="\n" if as_json else "", flush=True)
     print(line_of({"finish_reason": pieces.finish_reason}) if as_json else "")
     if pieces.finish_reason == "interrupted":
-        raise typer.Exit(130)
+        raise typer.Exit(INTERRUPTED)
