@@ -9,11 +9,22 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from wordkiln.errors import PathError
+from wordkiln.errors import PathError, WordkilnError
 
 
 def write_file(path: str | os.PathLike[str], content: bytes | str) -> None:
     """Replace the file at `path` by `content` (str as UTF-8), creating its folder where it is missing.
+
+    Raises:
+        PathError: it cannot be written; the old file, if any, is untouched.
+    """
+    with replace_file(path) as temporary, open(temporary, "xb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def replace_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a name to write a file under; when the block ends without an error it becomes `path`.
 
     Raises:
         PathError: it cannot be written; the old file, if any, is untouched.
@@ -23,15 +34,15 @@ def write_file(path: str | os.PathLike[str], content: bytes | str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with open(temporary, "xb") as file:
-                file.write(content.encode() if isinstance(content, str) else content)
-                file.flush()
-                os.fsync(file.fileno())
+            yield temporary
+            _sync(temporary)
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
         _sync_directory(path.parent)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        if isinstance(error, WordkilnError):
+            raise
         raise _not_writable(path, error) from error
 
 

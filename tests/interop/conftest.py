@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-V = 320  # the tokenizers have 300: rows of the embedding above that have no token
+V = 300  # tokens of the tokenizer
 
 LLAMA = {
     "vocab_size": V,
@@ -44,6 +44,8 @@ YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max
 # Name -> transformers' config class and its arguments.
 MODELS = {
     "llama": ("LlamaConfig", LLAMA),
+    "llama-padded": ("LlamaConfig", LLAMA | {"vocab_size": 320}),
+    "llama-32": ("LlamaConfig", LLAMA | {"hidden_size": 96, "intermediate_size": 160, "eos_token_id": [2, 5]}),
     "llama-tied": ("LlamaConfig", LLAMA | {"tie_word_embeddings": True}),
     "llama-biases": ("LlamaConfig", LLAMA | {"attention_bias": True, "mlp_bias": True, "hidden_act": "gelu"}),
     "llama-head-dim": ("LlamaConfig", LLAMA | {"head_dim": 12}),
@@ -58,7 +60,7 @@ MODELS = {
     "gpt2": ("GPT2Config", GPT2),
     "gpt2-erf": ("GPT2Config", GPT2 | {"n_inner": 100, "activation_function": "gelu", "tie_word_embeddings": False}),
 }
-IDS = np.random.default_rng(0).integers(0, 300, 40).tolist()
+IDS = np.random.default_rng(0).integers(0, V, 40).tolist()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from wordkiln.models import CausalLM, ModelConfig
+from wordkiln.tokenizer import Tokenizer
 
 transformers = pytest.importorskip("transformers")
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")]
@@ -57,6 +58,24 @@ def test_they_open_ours(fields, tmp_path):
     assert theirs.config.bos_token_id is None
     assert theirs.num_parameters() == ours.num_parameters()
     check_equal(ours, theirs.eval())
+
+
+def test_they_open_our_tokenizer(tmp_path):
+    texts = ["床前明月光,疑是地上霜。\n", "the quick brown fox jumps over the lazy dog\n"] * 3
+    ours = Tokenizer.train(texts, vocab_size=290, special_tokens=["<|user|>", "<|end|>"])
+    ours = ours.with_chat_template("{% for m in messages %}<|user|>{{ m.content }}{% endfor %}")
+    model = CausalLM(ModelConfig(kind="transformer", vocab_size=290, hidden_size=32, eos_token_id=ours.end_id))
+    model.save_pretrained(tmp_path / "ours", ours)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "ours")
+    for text in (*texts, "Hello, I'VE 12 things\n\n  x<|end|>y ", "e\u0301 naïve 👩\u200d👧\r\n\tx", ""):
+        ids = ours.encode(text, allowed_special="all")
+        assert theirs.encode(text) == ids
+        assert theirs.decode(ids) == text
+    assert (theirs.eos_token_id, theirs.bos_token_id, len(theirs)) == (ours.end_id, None, 290)
+    messages = [{"role": "user", "content": "明月"}]
+    assert theirs.apply_chat_template(messages, tokenize=False) == "<|user|>明月"
+    generation = transformers.GenerationConfig.from_pretrained(tmp_path / "ours")
+    assert generation.eos_token_id == ours.end_id
 
 
 def test_we_open_theirs(fields, tmp_path):

@@ -1,4 +1,5 @@
 import json
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -64,13 +65,19 @@ def test_keeps_the_old_checkpoint_when_saving_fails(model, tmp_path):
 def test_saves_the_tokenizer_beside_the_model(model, tmp_path):
     class Tokenizer:
         fingerprint = "abc"
+        special_tokens: ClassVar = {"<|a|>": 0, "<|end|>": model.eos_token_id}
+        settings: ClassVar = {"pad_token": "<|a|>"}
 
         def save(self, path):
-            path.write_text("{}")
+            (path / "tokenizer.json").write_text("{}")
 
     model.save_pretrained(tmp_path / "run", tokenizer=Tokenizer())
     assert (tmp_path / "run" / "tokenizer.json").read_text() == "{}"
     assert tokenizer_fingerprint(tmp_path / "run") == "abc"
+    settings = json.loads((tmp_path / "run" / "tokenizer_config.json").read_text())
+    assert settings.get("eos_token") == (None if model.eos_token_id is None else "<|end|>")
+    assert settings["pad_token"] == "<|a|>"
+    model.save_pretrained(tmp_path / "run", tokenizer=Tokenizer())
     assert CausalLM.from_pretrained(tmp_path / "run").config == model.config
 
 

@@ -12,6 +12,7 @@ from wordkiln.cli.beam import beam
 from wordkiln.cli.chat import chat
 from wordkiln.cli.demo import demo
 from wordkiln.cli.doctor import doctor
+from wordkiln.cli.export import export_app
 from wordkiln.cli.generate import generate
 from wordkiln.cli.info import info
 from wordkiln.cli.score import score
@@ -35,6 +36,7 @@ app.command(rich_help_panel="From a model to text")(stream)
 app.command(rich_help_panel="From a model to text")(beam)
 app.command(rich_help_panel="From a model to text")(chat)
 app.command(rich_help_panel="From a model to text")(score)
+app.add_typer(export_app, name="export", rich_help_panel="From a model to text")
 app.command(rich_help_panel="Look around")(info)
 app.command(rich_help_panel="Look around")(doctor)
 app.command(rich_help_panel="Look around")(demo)

@@ -1,65 +1,88 @@
-"""`wk.load`: a checkpoint directory becomes a `LanguageModel`."""
+"""`wk.load`: a finished model's files become a `LanguageModel`."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from wordkiln.errors import ArgumentError, FormatError, PathError
 from wordkiln.generation._model import LanguageModel
 from wordkiln.generation.protocol import StepModel
 
+if TYPE_CHECKING:
+    from wordkiln.models import ModelConfig
+    from wordkiln.tokenizer import Tokenizer
+
+DType = Literal["float32", "bfloat16", "int8"]
+
 _CONFIG, _WEIGHTS, _TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
-_BEST = "best"
+_CONFIG_LIMIT = 2**20
 
 
 def load(
     path: str | os.PathLike[str],
-    dtype: Literal["float32"] = "float32",
+    dtype: DType = "float32",
     backend: Literal["runtime", "torch"] = "runtime",
     device: str = "cpu",
 ) -> LanguageModel:
-    """Open a finished model.
+    """Open a finished model: one of ours, or one of others (docs/interop.md tells which).
 
     Args:
-        path: a checkpoint directory (config.json, model.safetensors, tokenizer.json), or a run directory of `Trainer`:
-            then its best/.
-        dtype: of the weights in memory; "float32" is the only one.
-        backend: "runtime": numpy and our kernels, on the CPU, no torch needed; "torch": `wordkiln.models.CausalLM`.
+        path: a checkpoint directory (config.json, model.safetensors, tokenizer.json); a run directory of `Trainer`:
+            then its best/; a Hugging Face directory, single or sharded; a .gguf file, or a directory with exactly one.
+        dtype: of the weights in memory, "float32" (the default), "bfloat16" or "int8"; see `runtime.DecoderModel`.
+            Recurrent models and backend="torch" know "float32" alone.
+        backend: "runtime": numpy and our kernels, on the CPU, no torch needed; "torch": `wordkiln.models.CausalLM`, for
+            models of ours.
         device: where a torch model goes; the runtime knows "cpu" alone.
 
     Raises:
-        PathError: the directory or a file of it is missing.
+        PathError: the path or a file of it is missing.
         FormatError: a file does not hold what it should, or the tokenizer is not the model's.
         ArgumentError: another dtype, backend or device.
-        DependencyError: backend="torch" without torch.
+        DependencyError: backend="torch" without torch; a file that needs a library that is not installed.
     """
-    if dtype != "float32":
-        raise ArgumentError(f"dtype={dtype!r}: must be 'float32'")
+    if dtype not in ("float32", "bfloat16", "int8"):
+        raise ArgumentError(f"dtype={dtype!r}: must be 'float32', 'bfloat16' or 'int8'")
     if backend not in ("runtime", "torch"):
         raise ArgumentError(f"backend={backend!r}: must be 'runtime' or 'torch'")
     if backend == "runtime" and device != "cpu":
         raise ArgumentError(f"device={device!r}: must be 'cpu' for backend='runtime'")
-    directory = _checkpoint_directory(Path(path))
+    from wordkiln.models.checkpoint import of_run
+
+    path = of_run(path)
+    recurrent = _is_recurrent(path)
+    if (recurrent or backend == "torch") and dtype != "float32":
+        reason = "a recurrent model" if recurrent else "backend='torch'"
+        raise ArgumentError(f"dtype={dtype!r}: must be 'float32' for {reason}")
+    return _load_own(path, backend, device) if recurrent or backend == "torch" else _load_decoder(path, dtype)
+
+
+def _load_decoder(path: Path, dtype: DType) -> LanguageModel:
+    from wordkiln.interop import open_model
+
+    opened = open_model(path)
+    from wordkiln.runtime import DecoderModel
+
+    return LanguageModel(
+        DecoderModel(opened.architecture, opened.source, dtype=dtype),
+        opened.tokenizer,
+        end_ids=opened.architecture.eos_token_ids or None,
+        beginning=[opened.bos_token_id] if opened.add_bos and opened.bos_token_id is not None else [],
+        chat_template=opened.chat_template,
+    )
+
+
+def _load_own(directory: Path, backend: str, device: str) -> LanguageModel:
     from wordkiln.models import ModelConfig
-    from wordkiln.models.checkpoint import tokenizer_fingerprint
     from wordkiln.tokenizer import Tokenizer
 
-    vocab_size = ModelConfig.load(directory).vocab_size
-    tokenizer = Tokenizer.load(directory / _TOKENIZER)
-    fingerprint = tokenizer_fingerprint(directory)
-    if fingerprint not in (None, tokenizer.fingerprint):
-        raise FormatError(
-            f"{directory}: {_TOKENIZER} is not the tokenizer of this model (fingerprint "
-            f"{tokenizer.fingerprint[:12]}..., saved with {str(fingerprint)[:12]}...)"
-        )
-    if tokenizer.vocab_size != vocab_size:
-        # Before the weights are read: that is the part that takes time and memory.
-        raise FormatError(
-            f"{directory}: {_TOKENIZER} has {tokenizer.vocab_size} tokens, but the model's vocab_size is {vocab_size}: "
-            "it is not the tokenizer of this model"
-        )
+    for name in (_CONFIG, _WEIGHTS, _TOKENIZER):
+        if not (directory / name).is_file():
+            raise PathError(f"{directory}: holds no {name}, so it is not a checkpoint directory of a finished model")
+    config, tokenizer = ModelConfig.load(directory), Tokenizer.load(directory)
+    _check_tokenizer(directory, config, tokenizer)
     return LanguageModel(_load_model(directory, backend, device), tokenizer)
 
 
@@ -73,11 +96,26 @@ def _load_model(directory: Path, backend: str, device: str) -> StepModel[Any]:
     return load_model(directory)
 
 
-def _checkpoint_directory(path: Path) -> Path:
-    if not path.is_dir():
-        raise PathError(f"{path}: {'is a file, not' if path.exists() else 'does not exist: must be'} a directory")
-    directory = path if (path / _CONFIG).exists() or not (path / _BEST).is_dir() else path / _BEST
-    for name in (_CONFIG, _WEIGHTS, _TOKENIZER):
-        if not (directory / name).is_file():
-            raise PathError(f"{directory}: holds no {name}, so it is not a checkpoint directory of a finished model")
-    return directory
+def _check_tokenizer(directory: Path, config: ModelConfig, tokenizer: Tokenizer) -> None:
+    """Before the weights are read: that is the part that takes time and memory."""
+    from wordkiln.models.checkpoint import tokenizer_fingerprint
+
+    fingerprint = tokenizer_fingerprint(directory)
+    if fingerprint not in (None, tokenizer.fingerprint):
+        raise FormatError(
+            f"{directory}: {_TOKENIZER} is not the tokenizer of this model (fingerprint "
+            f"{tokenizer.fingerprint[:12]}..., saved with {str(fingerprint)[:12]}...)"
+        )
+    if tokenizer.vocab_size > config.vocab_size or (config.is_recurrent and tokenizer.vocab_size != config.vocab_size):
+        raise FormatError(
+            f"{directory}: {_TOKENIZER} has {tokenizer.vocab_size} tokens, but the model's vocab_size is "
+            f"{config.vocab_size}: it is not the tokenizer of this model"
+        )
+
+
+def _is_recurrent(path: Path) -> bool:
+    from wordkiln._json_files import read_json
+
+    if not (path / _CONFIG).is_file():
+        return False
+    return str(read_json(path / _CONFIG, _CONFIG_LIMIT).get("model_type")).startswith("wordkiln_")

@@ -57,7 +57,7 @@ def generation_defaults(directory: Path) -> dict[str, Any]:
     return found
 
 
-def end_ids(directory: Path, architecture: Architecture) -> Architecture:
+def with_end_ids(architecture: Architecture, directory: Path) -> Architecture:
     """The architecture with the end tokens of the file, which count before those of config.json.
 
     Raises:

@@ -12,11 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wordkiln.errors import DependencyError, FormatError, PathError
-from wordkiln.interop import _gguf_header
-from wordkiln.interop._layout import Shape
+from wordkiln.interop import _gguf_blocks, _gguf_header
+from wordkiln.interop._layout import Shape, label
 from wordkiln.interop._safetensors import identity
-
-_PLAIN = {0: "<f4", 1: "<f2"}
 
 
 class GgufFile:
@@ -39,8 +37,8 @@ class GgufFile:
                 size = self._identity[0]
                 if size == 0:
                     raise FormatError(f"{path}: is empty")
-                with mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) as data, memoryview(data) as view:
-                    header = _gguf_header.read_header(view)
+                with mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) as data:
+                    header = _gguf_header.read_header(data)
         except OSError as error:
             raise PathError(f"{path}: cannot be read: {error.strerror or error}") from error
         self.metadata = header.metadata
@@ -51,63 +49,62 @@ class GgufFile:
     def read(self, name: str, index: tuple[slice, ...]) -> NDArray[Any]:
         """See `TensorFile`; `index` is of rows."""
         tensor = self._tensors[name]
-        block, width = _block(tensor.type)
-        shape = (*tensor.shape[:-1], tensor.shape[-1] // block * width)
-        plain = _PLAIN.get(tensor.type)
-        if plain is not None:
-            shape = tensor.shape
+        values, width = _block(tensor.encoding)
+        shape = (*tensor.shape[:-1], tensor.shape[-1] // values * width)
         try:
             with open(self._path, "rb") as file:
                 if identity(file.fileno()) != self._identity:
                     raise FormatError(f"{self._path}: has changed since it was opened")
-                array: NDArray[Any] = np.memmap(file, plain or "u1", "r", tensor.begin, shape)
+                array: NDArray[Any] = np.memmap(file, "u1", "r", tensor.begin, shape)
         except OSError as error:
             raise PathError(f"{self._path}: cannot be read: {error.strerror or error}") from error
-        rows = array[index]
-        return np.asarray(rows, np.float32) if plain else _dequantised(np.asarray(rows), tensor.type)
+        if len(shape) == 1:  # its bytes lie along the dimension that the index is of
+            return _decoded(np.asarray(array), tensor.encoding)[index]
+        return _decoded(np.asarray(array[index]), tensor.encoding)
 
     def check_dtypes(self, names: Iterable[str]) -> None:
         """Refuse those of `names` whose encoding `read` cannot read."""
         for name in names:
-            _check_encoding(name, self._tensors[name].type)
+            _check_encoding(name, self._tensors[name].encoding)
 
     def _check_places(self, size: int) -> None:
         reached, before = 0, ""
         for name, tensor in sorted(self._tensors.items(), key=lambda item: item[1].begin):
-            block, width = _block(tensor.type)
-            if not tensor.shape or tensor.shape[-1] % block:
-                raise FormatError(f"{name[:80]}: shape {list(tensor.shape)}: rows must be blocks of {block}")
+            values, width = _block(tensor.encoding)
+            if not tensor.shape or tensor.shape[-1] % values:
+                raise FormatError(f"{label(name)}: shape {list(tensor.shape)}: rows must be blocks of {values}")
             if tensor.begin < reached:
-                raise FormatError(f"{before} and {name[:80]} overlap at byte {tensor.begin}")
-            reached, before = tensor.begin + math.prod(tensor.shape) // block * width, name[:80]
+                raise FormatError(f"{before} and {label(name)} overlap at byte {tensor.begin}")
+            reached, before = tensor.begin + math.prod(tensor.shape) // values * width, label(name)
             if reached > size:
                 raise FormatError(f"truncated: {before} ends at byte {reached} of {size}")
 
 
-def _block(kind: int) -> tuple[int, int]:
+def _block(encoding: int) -> tuple[int, int]:
     """How many values a block of an encoding holds, and its bytes."""
-    if kind in _PLAIN:
-        return 1, np.dtype(_PLAIN[kind]).itemsize
+    if encoding in _gguf_blocks.SIZES:
+        return _gguf_blocks.SIZES[encoding]
     library = _library()
     try:
-        block, width = library.GGML_QUANT_SIZES[library.GGMLQuantizationType(kind)]
+        values, width = library.GGML_QUANT_SIZES[library.GGMLQuantizationType(encoding)]
     except (ValueError, KeyError):
-        raise FormatError(f"a tensor of encoding {kind}, which the gguf library does not know") from None
-    return int(block), int(width)
+        raise FormatError(f"a tensor of encoding {encoding}, which the gguf library does not know") from None
+    return int(values), int(width)
 
 
-def _check_encoding(name: str, kind: int) -> None:
-    _, width = _block(kind)
+def _check_encoding(name: str, encoding: int) -> None:
     try:
-        _dequantised(np.zeros((1, width), np.uint8), kind)
+        _decoded(np.zeros((1, _block(encoding)[1]), np.uint8), encoding)
     except NotImplementedError:
-        label = _library().GGMLQuantizationType(kind).name
-        raise FormatError(f"{name[:80]}: encoding {label}, which the gguf library cannot turn into float32") from None
+        known = _library().GGMLQuantizationType(encoding).name
+        raise FormatError(f"{label(name)}: encoding {known}, which the gguf library cannot turn into float32") from None
 
 
-def _dequantised(rows: NDArray[np.uint8], kind: int) -> NDArray[Any]:
+def _decoded(rows: NDArray[np.uint8], encoding: int) -> NDArray[np.float32]:
+    if encoding in _gguf_blocks.SIZES:
+        return _gguf_blocks.decode(rows, encoding)
     library = _library()
-    array: NDArray[Any] = library.quants.dequantize(rows, library.GGMLQuantizationType(kind))
+    array: NDArray[np.float32] = library.quants.dequantize(rows, library.GGMLQuantizationType(encoding))
     return array
 
 
@@ -117,6 +114,6 @@ def _library() -> Any:
         import gguf.quants
     except ImportError:
         raise DependencyError(
-            "quantised GGUF files are read by gguf, which is not installed: pip install 'wordkiln[gguf]'"
+            "this encoding of a GGUF file is read by gguf, which is not installed: pip install 'wordkiln[gguf]'"
         ) from None
     return gguf

@@ -7,13 +7,14 @@ of each string, which takes seconds for a vocabulary, and trusts the counts that
 from __future__ import annotations
 
 import dataclasses
+import mmap
 import struct
 from typing import Any
 
 import numpy as np
 
 from wordkiln.errors import FormatError
-from wordkiln.interop._layout import Shape
+from wordkiln.interop._layout import Shape, label
 
 _MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
@@ -27,6 +28,8 @@ _MAX_ALIGNMENT = 2**20
 _SCALARS = {0: "<u1", 1: "<i1", 2: "<u2", 3: "<i2", 4: "<u4", 5: "<i4", 6: "<f4", 10: "<u8", 11: "<i8", 12: "<f8"}
 _BOOL, _STRING, _ARRAY = 7, 8, 9
 
+Bytes = bytes | mmap.mmap
+
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
@@ -34,12 +37,12 @@ class Tensor:
 
     Attributes:
         shape: as numpy has it, the last dimension the one that lies together.
-        type: the number of its encoding.
+        encoding: its number in ggml.
         begin: its first byte in the file.
     """
 
     shape: Shape
-    type: int
+    encoding: int
     begin: int
 
 
@@ -51,7 +54,7 @@ class Header:
     tensors: dict[str, Tensor]
 
 
-def read_header(data: memoryview) -> Header:
+def read_header(data: Bytes) -> Header:
     """The head of the file that `data` maps.
 
     Raises:
@@ -68,13 +71,13 @@ def read_header(data: memoryview) -> Header:
     for _ in range(reader.count("keys", _MAX_KEYS)):
         name = reader.string(_MAX_NAME)
         if name in metadata:
-            raise FormatError(f"{name[:80]!r} stands twice in the metadata")
+            raise FormatError(f"{label(name)} stands twice in the metadata")
         metadata[name] = reader.value(name, reader.number("<u4"))
     table: dict[str, Tensor] = {}
     for _ in range(tensors):
         name = reader.string(_MAX_NAME)
         if name in table:
-            raise FormatError(f"tensor {name[:80]!r} stands twice")
+            raise FormatError(f"tensor {label(name)} stands twice")
         table[name] = reader.tensor(name)
     start = _aligned(reader.at, metadata)
     return Header(metadata, {name: dataclasses.replace(one, begin=start + one.begin) for name, one in table.items()})
@@ -90,7 +93,7 @@ def _aligned(at: int, metadata: dict[str, Any]) -> int:
 class _Reader:
     """Values one after another; what would lie beyond the end is an error before it is allocated."""
 
-    def __init__(self, data: memoryview) -> None:
+    def __init__(self, data: Bytes) -> None:
         self._data = data
         self.at = 0
 
@@ -98,7 +101,7 @@ class _Reader:
         if size > len(self._data) - self.at:
             raise FormatError(f"truncated: {size} bytes wanted at byte {self.at} of {len(self._data)}")
         self.at += size
-        return bytes(self._data[self.at - size : self.at])
+        return self._data[self.at - size : self.at]
 
     def number(self, dtype: str) -> Any:
         kind = np.dtype(dtype)
@@ -124,38 +127,38 @@ class _Reader:
         if kind == _ARRAY:
             return self._array(name)
         if kind not in _SCALARS:
-            raise FormatError(f"{name[:80]}: type {kind} is none of GGUF's")
+            raise FormatError(f"{label(name)}: type {kind} is none of GGUF's")
         return self.number(_SCALARS[kind])
 
     def _array(self, name: str) -> Any:
         kind = self.number("<u4")
-        count = self.count(f"items of {name[:80]}", _MAX_ITEMS)
+        count = self.count(f"items of {label(name)}", _MAX_ITEMS)
         if kind == _STRING:
             return self._strings(count)
         dtype = np.dtype("?" if kind == _BOOL else _SCALARS.get(kind, "V0"))
         if not dtype.itemsize:
-            raise FormatError(f"{name[:80]}: arrays of type {kind} are not read")
+            raise FormatError(f"{label(name)}: arrays of type {kind} are not read")
         return np.frombuffer(self.bytes(count * dtype.itemsize), dtype)
 
     def _strings(self, count: int) -> list[str]:
         # A vocabulary has a hundred thousand: local names and struct take a third of the time of the methods above.
-        data, at, unpack = self._data, self.at, struct.Struct("<Q").unpack_from
+        data, size, at, unpack = self._data, len(self._data), self.at, struct.Struct("<Q").unpack_from
         strings = []
         for _ in range(count):
-            if at + 8 > len(data):
-                raise FormatError(f"truncated: a string at byte {at} of {len(data)}")
             begin = at + 8
+            if begin > size:
+                raise FormatError(f"truncated: a string at byte {at} of {size}")
             at = begin + unpack(data, at)[0]
-            if at > len(data):
-                raise FormatError(f"truncated: a string of {at - begin} bytes at byte {begin} of {len(data)}")
-            strings.append(str(data[begin:at], "utf-8", "replace"))
+            if at > size:
+                raise FormatError(f"truncated: a string of {at - begin} bytes at byte {begin} of {size}")
+            strings.append(data[begin:at].decode("utf-8", "replace"))
         self.at = at
         return strings
 
     def tensor(self, name: str) -> Tensor:
         dimensions = self.number("<u4")
         if dimensions > _MAX_DIMENSIONS:
-            raise FormatError(f"{name[:80]}: {dimensions} dimensions: must be at most {_MAX_DIMENSIONS}")
-        shape = tuple(self.count(f"in a dimension of {name[:80]}", _MAX_SIZE) for _ in range(dimensions))
+            raise FormatError(f"{label(name)}: {dimensions} dimensions: must be at most {_MAX_DIMENSIONS}")
+        shape = tuple(self.count(f"in a dimension of {label(name)}", _MAX_SIZE) for _ in range(dimensions))
         kind = self.number("<u4")
-        return Tensor(shape[::-1], kind, self.count(f"bytes before {name[:80]}", len(self._data)))
+        return Tensor(shape[::-1], kind, self.count(f"bytes before {label(name)}", len(self._data)))

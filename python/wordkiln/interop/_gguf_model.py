@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -33,7 +33,7 @@ _PARTS = {
     "head": "output",
 }
 _LINEARS = ("q", "k", "v", "o", "gate", "up", "down")
-_FACTORS = "rope_freqs.weight"  # what Llama 3.1's angles are divided by
+ROPE_FACTORS = "rope_freqs.weight"  # what Llama 3.1's angles are divided by
 
 
 def describe(file: GgufFile) -> tuple[Architecture, Plan]:
@@ -51,13 +51,18 @@ def describe(file: GgufFile) -> tuple[Architecture, Plan]:
         raise FormatError(str(error)) from error
     tied = "output.weight" not in file.shapes
     biases = _biases(str(kind), file)
+    return architecture, plan_of(str(kind), architecture, biases, tied)
+
+
+def plan_of(kind: str, architecture: Architecture, biases: Collection[str], tied: bool) -> Plan:
+    """Where each tensor lies in a file of this kind."""
     shapes = tensor_shapes(architecture, biases=biases, tied=tied)
-    return architecture, {name: _part(str(kind), architecture, name, shape) for name, shape in shapes.items()}
+    return {name: _part(kind, architecture, name, shape) for name, shape in shapes.items()}
 
 
 def is_ignorable(name: str) -> bool:
     """Whether a tensor outside the plan is read elsewhere."""
-    return name == _FACTORS
+    return name == ROPE_FACTORS
 
 
 class _Keys:
@@ -158,12 +163,12 @@ def _frequencies(keys: _Keys, head_dim: int, file: GgufFile) -> tuple[float, ...
         frequencies /= keys.real("rope.scaling.factor", 1.0, 1e6)
     elif scaling not in (None, "none"):
         raise FormatError(f"rope.scaling.type={_checks.shown(scaling)}: must be none or linear")
-    if _FACTORS in file.shapes:
-        if file.shapes[_FACTORS] != (head_dim // 2,):
-            raise FormatError(f"{_FACTORS}: shape {list(file.shapes[_FACTORS])}: must be [{head_dim // 2}]")
-        factors = file.read(_FACTORS, (slice(None),)).astype(np.float64)
+    if ROPE_FACTORS in file.shapes:
+        if file.shapes[ROPE_FACTORS] != (head_dim // 2,):
+            raise FormatError(f"{ROPE_FACTORS}: shape {list(file.shapes[ROPE_FACTORS])}: must be [{head_dim // 2}]")
+        factors = file.read(ROPE_FACTORS, (slice(None),)).astype(np.float64)
         if not ((factors >= 1e-6) & (factors <= 1e6)).all():
-            raise FormatError(f"{_FACTORS}: must be from 1e-6 to 1e6")
+            raise FormatError(f"{ROPE_FACTORS}: must be from 1e-6 to 1e6")
         frequencies = frequencies / factors
     return tuple(frequencies.tolist())
 

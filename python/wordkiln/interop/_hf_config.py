@@ -45,7 +45,7 @@ _DESCRIBING = frozenset(
 _FIXED: dict[str, tuple[Any, ...]] = {
     "add_cross_attention": (False,),
     "is_encoder_decoder": (False,),
-    "partial_rotary_factor": (1, None),
+    "partial_rotary_factor": (1, 1.0),
     "pruned_heads": ({},),
     "rope_interleaved": (False,),
     "scale_attn_by_inverse_layer_idx": (False,),
@@ -105,7 +105,7 @@ def _check_other(key: str, value: Any) -> None:
             f"{_checks.shown(key)}={_checks.shown(value)}: unknown key, which may change what the model computes; "
             "where it does not, take it out of config.json"
         )
-    if not any(type(value) is type(wanted) and value == wanted for wanted in _FIXED[key]) and value != 1.0:
+    if not any(type(value) is type(wanted) and value == wanted for wanted in _FIXED[key]):
         raise FormatError(f"{key}={_checks.shown(value)}: only {_FIXED[key][0]!r} is computed")
 
 
@@ -241,7 +241,7 @@ def _windows(kind: str, fields: Fields, layers: int) -> tuple[int | None, ...]:
 
 
 def _rope(fields: Fields, head_dim: int, positions: int) -> Rope:
-    """Since version 5 transformers keeps all in rope_parameters; before, rope_theta stood outside, the rest in rope_scaling."""
+    """Since version 5 all stands in rope_parameters; before, rope_theta stood outside, the rest in rope_scaling."""
     theta, outer = fields.take("rope_theta"), fields.take("original_max_position_embeddings")
     old, new = fields.take("rope_scaling"), fields.take("rope_parameters")
     for name, value in (("rope_scaling", old), ("rope_parameters", new)):

@@ -83,10 +83,16 @@ def check_plan(plan: Plan, found: Mapping[str, Shape], ignorable: Callable[[str]
     for what, names in (("misses", missing), ("has extra", extra)):
         if names:
             rest = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            raise FormatError(f"{what} {', '.join(name[:80] for name in names[:3])}{rest}")
+            raise FormatError(f"{what} {', '.join(label(name) for name in names[:3])}{rest}")
     for name, shape in wanted.items():
         if found[name] != shape:
-            raise FormatError(f"{name}: shape {list(found[name])}, but the config asks for {list(shape)}")
+            raise FormatError(f"{label(name)}: shape {list(found[name])}, but the config asks for {list(shape)}")
+
+
+def label(name: str) -> str:
+    """A tensor's or key's name for a message: short, and nothing that a terminal would obey."""
+    name = name if name.isprintable() else repr(name)
+    return name if len(name) <= 80 else f"{name[:77]}..."
 
 
 def _layer_shapes(architecture: Architecture, biases: Collection[str]) -> Shapes:

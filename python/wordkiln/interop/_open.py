@@ -8,10 +8,10 @@ from pathlib import Path
 from wordkiln._json_files import read_json
 from wordkiln.errors import FormatError, PathError
 from wordkiln.interop import _gguf_model, _hf_config, _hf_plan
-from wordkiln.interop._generation_config import end_ids, generation_defaults
+from wordkiln.interop._generation_config import generation_defaults, with_end_ids
 from wordkiln.interop._gguf_file import GgufFile
 from wordkiln.interop._layout import check_plan
-from wordkiln.interop._opened import OpenedModel, prompt_start
+from wordkiln.interop._opened import OpenedModel, check_vocabulary, prompt_start
 from wordkiln.interop._safetensors import open_weights
 from wordkiln.interop._source import Weights
 from wordkiln.tokenizer import Tokenizer
@@ -42,8 +42,9 @@ def open_model(path: str | os.PathLike[str]) -> OpenedModel:
         if (path / CONFIG).exists():
             return _open_directory(path)
         return _open_gguf(_only_gguf(path))
-    if not path.exists():
-        raise PathError(f"{path}: does not exist: must be a model's directory or a .gguf file")
+    if path.suffix != ".gguf" or not path.exists():
+        what = "is another file" if path.exists() else "does not exist"
+        raise PathError(f"{path}: {what}: must be a model's directory or a .gguf file")
     return _open_gguf(path)
 
 
@@ -64,29 +65,30 @@ def _open_directory(directory: Path) -> OpenedModel:
         description = _hf_config.describe(config)
     except FormatError as error:
         raise FormatError(f"{directory / CONFIG}: {error}") from error
+    tokenizer = Tokenizer.load(directory)
+    _check_fingerprint(directory, config.get(_FINGERPRINT), tokenizer)
+    check_vocabulary(directory, tokenizer, description.architecture.vocab_size)
+    bos, add_bos = prompt_start(tokenizer)
+    return OpenedModel(
+        architecture=with_end_ids(description.architecture, directory),
+        source=_weights(directory, description),
+        tokenizer=tokenizer,
+        chat_template=tokenizer.chat_template,
+        bos_token_id=bos,
+        add_bos=add_bos,
+        generation=generation_defaults(directory),
+    )
+
+
+def _weights(directory: Path, description: _hf_config.Description) -> Weights:
     file = open_weights(directory)
     try:
         plan = _hf_plan.plan_of(description, file.shapes)
         check_plan(plan, file.shapes, lambda name: _hf_plan.is_ignorable(description, name))
     except FormatError as error:
-        raise FormatError(f"{directory}: weights: {error}") from error
+        raise FormatError(f"{file.path}: {error}") from error
     file.check_dtypes({part.tensor for part in plan.values()})
-    generation, ends = generation_defaults(directory), end_ids(directory, description.architecture)
-    tokenizer = Tokenizer.load(directory)
-    _check_fingerprint(directory, config.get(_FINGERPRINT), tokenizer)
-    bos, add_bos = prompt_start(tokenizer)
-    try:
-        return OpenedModel(
-            architecture=ends,
-            source=Weights(plan, file),
-            tokenizer=tokenizer,
-            chat_template=tokenizer.chat_template,
-            bos_token_id=bos,
-            add_bos=add_bos,
-            generation=generation,
-        )
-    except FormatError as error:
-        raise FormatError(f"{directory}: {error}") from error
+    return Weights(plan, file)
 
 
 def _check_fingerprint(directory: Path, wanted: object, tokenizer: Tokenizer) -> None:
@@ -107,6 +109,7 @@ def _open_gguf(path: Path) -> OpenedModel:
         check_plan(plan, file.shapes, _gguf_model.is_ignorable)
         file.check_dtypes({part.tensor for part in plan.values()})
         tokenizer = Tokenizer.from_gguf(file.metadata)
+        check_vocabulary(path, tokenizer, architecture.vocab_size)
         starts = file.metadata.get("tokenizer.ggml.model") == "llama"
         bos, add_bos = prompt_start(tokenizer, starts or file.metadata.get("tokenizer.ggml.pre") in _BEGINS)
         return OpenedModel(

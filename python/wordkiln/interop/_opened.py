@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from wordkiln.errors import FormatError
@@ -23,7 +24,7 @@ class OpenedModel:
         chat_template: the Jinja template of the tokenizer, or None.
         bos_token_id: the id of a text's begin, or None.
         add_bos: whether the ids of a prompt must start with `bos_token_id`, which `Tokenizer.encode` does not add.
-        generation: settings that the files recommend (generation_config.json), of those in `GENERATION_DEFAULTS`.
+        generation: settings that the files recommend (generation_config.json): `GENERATION_DEFAULTS` are the names.
     """
 
     architecture: Architecture
@@ -34,13 +35,6 @@ class OpenedModel:
     add_bos: bool = False
     generation: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        if self.tokenizer.vocab_size > self.architecture.vocab_size:
-            raise FormatError(
-                f"the tokenizer has {self.tokenizer.vocab_size} tokens, but the model's vocab_size is "
-                f"{self.architecture.vocab_size}: it is not the tokenizer of this model"
-            )
-
     @functools.cached_property
     def unused_ids(self) -> tuple[int, ...]:
         """Ids of the model that the tokenizer has no token for, and which must never be chosen.
@@ -49,6 +43,19 @@ class OpenedModel:
         """
         known = self.tokenizer.vocabulary
         return tuple(id for id in range(self.architecture.vocab_size) if id not in known)
+
+
+def check_vocabulary(path: Path, tokenizer: Tokenizer, vocab_size: int) -> None:
+    """Refuse a tokenizer with ids that the model does not have.
+
+    Raises:
+        FormatError: it has.
+    """
+    if tokenizer.vocab_size > vocab_size:
+        raise FormatError(
+            f"{path}: the tokenizer has {tokenizer.vocab_size} tokens, but the model's vocab_size is {vocab_size}: "
+            "it is not the tokenizer of this model"
+        )
 
 
 def prompt_start(tokenizer: Tokenizer, default: bool = False) -> tuple[int | None, bool]:

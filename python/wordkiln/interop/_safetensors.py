@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from wordkiln._json_files import parse_json, read_json
 from wordkiln.errors import FormatError, PathError
-from wordkiln.interop._layout import Shape
+from wordkiln.interop._layout import Shape, label
 from wordkiln.models import _checks
 
 WEIGHTS = "model.safetensors"
@@ -40,7 +40,7 @@ class _Entry:
 
     @classmethod
     def of(cls, path: Path, name: str, value: Any) -> _Entry:
-        where = f"{path}: {name[:80]}"
+        where = f"{path}: {label(name)}"
         value = value if isinstance(value, dict) else {}
         dtype, shape, offsets = value.get("dtype"), value.get("shape"), value.get("data_offsets")
         if not isinstance(dtype, str):
@@ -59,6 +59,7 @@ class SafetensorsFile:
     """One file: its header, checked.
 
     Attributes:
+        path: of the file.
         shapes: name -> shape.
 
     Raises:
@@ -67,7 +68,7 @@ class SafetensorsFile:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         try:
             with open(path, "rb") as file:
                 self._identity = identity(file.fileno())
@@ -83,12 +84,12 @@ class SafetensorsFile:
         """See `TensorFile`."""
         entry = self._entries[name]
         try:
-            with open(self._path, "rb") as file:
+            with open(self.path, "rb") as file:
                 if identity(file.fileno()) != self._identity:
-                    raise FormatError(f"{self._path}: has changed since it was opened")
+                    raise FormatError(f"{self.path}: has changed since it was opened")
                 array: NDArray[Any] = np.memmap(file, _DTYPES[entry.dtype], "r", self._start + entry.begin, entry.shape)
         except OSError as error:
-            raise PathError(f"{self._path}: cannot be read: {error.strerror or error}") from error
+            raise PathError(f"{self.path}: cannot be read: {error.strerror or error}") from error
         return _widened(array[index], entry.dtype)
 
     def check_dtypes(self, names: Iterable[str]) -> None:
@@ -96,17 +97,19 @@ class SafetensorsFile:
         for name in names:
             dtype = self._entries[name].dtype
             if dtype not in _DTYPES:
-                raise FormatError(f"{self._path}: {name}: dtype {dtype}: must be one of {', '.join(_DTYPES)}")
+                raise FormatError(f"{self.path}: {name}: dtype {dtype}: must be one of {', '.join(_DTYPES)}")
 
 
 class Sharded:
     """Several files as one.
 
     Attributes:
+        path: of the index.
         shapes: name -> shape.
     """
 
-    def __init__(self, files: dict[str, SafetensorsFile]) -> None:
+    def __init__(self, path: Path, files: dict[str, SafetensorsFile]) -> None:
+        self.path = path
         self._files = files
         self.shapes = {name: file.shapes[name] for name, file in files.items()}
 
@@ -167,12 +170,12 @@ def _open_shards(directory: Path) -> Sharded:
             shards[name] = SafetensorsFile(_inside(directory, name))
     for name, shard in weight_map.items():
         if name not in shards[shard].shapes:
-            raise FormatError(f"{path}: weight_map: {name[:80]} is not in {shard}")
+            raise FormatError(f"{path}: weight_map: {label(name)} is not in {shard}")
     for shard, file in shards.items():
         for name in file.shapes:
             if weight_map.get(name) != shard:
-                raise FormatError(f"{path}: weight_map: does not name {name[:80]} of {shard}")
-    return Sharded({name: shards[shard] for name, shard in weight_map.items()})
+                raise FormatError(f"{path}: weight_map: does not name {label(name)} of {shard}")
+    return Sharded(path, {name: shards[shard] for name, shard in weight_map.items()})
 
 
 def _inside(directory: Path, name: str) -> Path:
@@ -210,9 +213,9 @@ def _check_places(path: Path, entries: dict[str, _Entry], data_size: int) -> Non
         if entry.begin != reached:
             what = "overlap" if entry.begin < reached else "leave a hole"
             raise FormatError(
-                f"{path}: {before} and {name[:80]} {what} at byte {min(entry.begin, reached)} of the data"
+                f"{path}: {before} and {label(name)} {what} at byte {min(entry.begin, reached)} of the data"
             )
-        reached, before = entry.end, name[:80]
+        reached, before = entry.end, label(name)
     if reached != data_size:
         raise FormatError(f"{path}: truncated or too long: {data_size} bytes of data, {reached} of them in tensors")
 

@@ -52,6 +52,12 @@ class Weights:
         return np.ascontiguousarray(array)
 
 
+def pairs_together(array: Array, heads: int) -> Array:
+    """Rows of each head from the order 0, 1, 2, ... to 0, D/2, 1, D/2 + 1, ..."""
+    halves = array.reshape(heads, 2, array.shape[0] // heads // 2, *array.shape[1:])
+    return halves.swapaxes(1, 2).reshape(array.shape)
+
+
 def _halves_apart(array: Array, heads: int) -> Array:
     """Rows of each head from the order 0, D/2, 1, D/2 + 1, ... to 0, 1, 2, ..."""
     pairs = array.reshape(heads, array.shape[0] // heads // 2, 2, *array.shape[1:])

@@ -154,12 +154,12 @@ class CausalLM(nn.Module):
     def save_pretrained(self, directory: str | os.PathLike[str], tokenizer: pretrained.Saves | None = None) -> None:
         """Write a checkpoint directory, whole or not at all; one that is there already is replaced.
 
-        It holds config.json, model.safetensors, generation_config.json and, where a tokenizer is given, tokenizer.json.
-        A transformer's opens in Hugging Face's `AutoModelForCausalLM`.
+        It holds config.json, model.safetensors, generation_config.json and, where a tokenizer is given, tokenizer.json
+        and tokenizer_config.json. A transformer's opens in Hugging Face's `AutoModelForCausalLM` and `AutoTokenizer`.
 
         Args:
             directory: where; anything but a checkpoint there is refused rather than replaced.
-            tokenizer: anything with `save(path)`.
+            tokenizer: a `wordkiln.Tokenizer`.
 
         Raises:
             PathError: it cannot be written, or other files are there.

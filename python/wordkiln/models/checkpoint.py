@@ -14,7 +14,11 @@ from wordkiln.models.layout import parameter_shapes
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 TOKENIZER = "tokenizer.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
+CHAT_TEMPLATE = "chat_template.jinja"
 GENERATION_CONFIG = "generation_config.json"
+# All that a checkpoint directory of ours may hold; the last is the tokenizer of one that SentencePiece runs.
+FILES = (CONFIG, WEIGHTS, TOKENIZER, TOKENIZER_CONFIG, CHAT_TEMPLATE, GENERATION_CONFIG, "tokenizer.model")
 TOKENIZER_FINGERPRINT = "tokenizer_fingerprint"  # a key of config.json
 
 DTYPES = ("F32", "F16", "BF16")
@@ -50,6 +54,13 @@ def check_weights(path: str | os.PathLike[str], config: ModelConfig) -> str:
     if len(dtypes) > 1:
         raise FormatError(f"{path}: tensors of several dtypes ({', '.join(sorted(dtypes))}): must be one")
     return str(dtypes.pop())
+
+
+def of_run(path: str | os.PathLike[str]) -> Path:
+    """A run directory of `Trainer` stands for the checkpoint in its best/, any other path for itself."""
+    path = Path(path)
+    best = path / "best"
+    return best if best.is_dir() and not (path / CONFIG).exists() else path
 
 
 def tokenizer_fingerprint(directory: str | os.PathLike[str]) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,7 +20,7 @@ from wordkiln.models.config import ModelConfig
 if TYPE_CHECKING:
     from wordkiln.models.causal_lm import CausalLM
 
-# What a checkpoint directory may hold beside the four files and still be replaced as a whole.
+# What a checkpoint directory may hold beside its own files and still be replaced as a whole.
 _REPLACEABLE = ("training_state.safetensors", "training_state.json")
 
 
@@ -31,8 +32,18 @@ class Saves(Protocol):
         """A hash of all that decides its ids."""
         ...
 
+    @property
+    def special_tokens(self) -> Mapping[str, int]:
+        """Text -> id."""
+        ...
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What tokenizer_config.json says; empty where there is none."""
+        ...
+
     def save(self, path: Any, /) -> Any:
-        """Write tokenizer.json to `path`."""
+        """Write tokenizer.json, and what belongs to it, into the folder `path`."""
 
 
 def save(model: CausalLM, directory: str | os.PathLike[str], tokenizer: Saves | None) -> None:
@@ -53,7 +64,15 @@ def save(model: CausalLM, directory: str | os.PathLike[str], tokenizer: Saves | 
         except safetensors.SafetensorError as error:  # a full disk, for one
             raise PathError(f"{path}: cannot be written: {error}") from error
         if tokenizer is not None:
-            tokenizer.save(folder / checkpoint.TOKENIZER)
+            tokenizer.save(folder)
+            _files.write_file(folder / checkpoint.TOKENIZER_CONFIG, _json.dumps(_tokenizer_config(tokenizer, end)))
+
+
+def _tokenizer_config(tokenizer: Saves, end: Mapping[str, int]) -> dict[str, Any]:
+    """What transformers needs to take tokenizer.json as it is: without a class it may choose one by the model."""
+    ends = [token for token, id in tokenizer.special_tokens.items() if id == end.get("eos_token_id")]
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+    return config | ({"eos_token": ends[0]} if ends else {}) | dict(tokenizer.settings)
 
 
 def load_weights(directory: Path, config: ModelConfig) -> dict[str, Tensor]:
@@ -84,8 +103,7 @@ def _refuse_foreign_files(path: Path) -> None:
         return
     if not path.is_dir():
         raise PathError(f"{path}: is a file, not a directory")
-    own = {checkpoint.CONFIG, checkpoint.WEIGHTS, checkpoint.TOKENIZER, checkpoint.GENERATION_CONFIG, *_REPLACEABLE}
-    foreign = sorted(entry.name for entry in path.iterdir() if entry.name not in own)
+    foreign = sorted(entry.name for entry in path.iterdir() if entry.name not in (*checkpoint.FILES, *_REPLACEABLE))
     if foreign:
         raise PathError(
             f"{path}: holds {foreign[0]!r}, which saving a model here would delete: choose another directory"

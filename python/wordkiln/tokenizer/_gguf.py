@@ -39,6 +39,15 @@ _WHOLE_PIECES = ("llama-bpe", "llama3", "llama-v3", "falcon3", "tekken", "gpt-4o
 _NORMALIZED = ("qwen2",)
 
 
+def pre_of(pattern: str, whole_pieces: bool) -> str | None:
+    """llama.cpp's name of a way to cut text, of a tokenizer that takes a pre-token that is a token whole, or not.
+
+    cl100k's has none: llama3's differs from it in text that ends in a line break and then spaces.
+    """
+    names = _PATTERNS.get("llama3" if pattern == "cl100k" else pattern, ())
+    return next((name for name in names if (name in _WHOLE_PIECES) == whole_pieces), next(iter(names), None))
+
+
 @dataclass(frozen=True)
 class Tables:
     """The metadata, checked."""

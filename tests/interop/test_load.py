@@ -1,0 +1,102 @@
+"""`wk.load` of the models of others: greedy texts are transformers'."""
+
+import json
+
+import numpy as np
+import pytest
+
+import wordkiln as wk
+from wordkiln import runtime
+from wordkiln.errors import ArgumentError
+from wordkiln.runtime import reference
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+
+class PlainModel:
+    """The step protocol by the plain definition, which reads every text again at each step."""
+
+    def __init__(self, architecture, source, dtype="float32"):
+        self._architecture, self._source = architecture, source
+        self.vocab_size, self.max_positions = architecture.vocab_size, architecture.max_positions
+        self.eos_token_id = next(iter(architecture.eos_token_ids), None)
+
+    def begin(self, prompts):
+        rows = [list(prompt) for prompt in prompts]
+        return rows, self._logits(rows)
+
+    def step(self, state, ids):
+        for row, token in zip(state, ids, strict=True):
+            row.append(int(token))
+        return self._logits(state)
+
+    def select(self, state, rows):
+        return [list(state[row]) for row in rows]
+
+    def _logits(self, rows):
+        last = [reference.logits(self._architecture, self._source, row)[-1] for row in rows]
+        return np.array(last, np.float32)
+
+
+@pytest.fixture(autouse=True)
+def decoder_model(monkeypatch):
+    if not hasattr(runtime, "DecoderModel"):
+        monkeypatch.setattr(runtime, "DecoderModel", PlainModel, raising=False)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("name", ["llama", "gpt2", "mistral", "qwen3"])
+def test_greedy_texts_are_transformers(make_tiny, name):
+    torch = pytest.importorskip("torch")
+    tiny = make_tiny(name)
+    model = wk.load(tiny.directory)
+    prompt = model.tokenizer.encode("the quick 明月")
+    wanted = tiny.model.generate(torch.tensor([prompt]), max_new_tokens=12, do_sample=False, pad_token_id=0)
+    wanted = [token for token in wanted[0, len(prompt) :].tolist() if token not in (2, 3)]
+    # Untrained logits are far apart: no two are nearer than the difference between float32 and float64.
+    assert list(model.generate("the quick 明月", max_new_tokens=12, temperature=0).ids)[: len(wanted)] == wanted
+
+
+def test_smollm2_names_paris(smollm2):
+    model = wk.load(smollm2.parent)
+    assert "Paris" in model.generate("The capital of France is", max_new_tokens=2, temperature=0).text
+    assert model.end_ids == {2}
+
+
+def test_settings_of_the_files_reach_the_model(copy):
+    directory = copy("llama-padded")
+    tokenizer = wk.Tokenizer.load(directory).with_chat_template("{{ messages }}")
+    tokenizer.save(directory)
+    (directory / "tokenizer_config.json").write_text(
+        json.dumps({"bos_token": "<|endoftext|>", "add_bos_token": True, "chat_template": "{{ messages }}"})
+    )
+    (directory / "generation_config.json").write_text(
+        json.dumps({"eos_token_id": [7, 299], "temperature": 0.5, "transformers_version": "5"})
+    )
+    opened = wk.interop.open_model(directory)
+    assert (opened.bos_token_id, opened.add_bos, opened.chat_template) == (299, True, "{{ messages }}")
+    assert (opened.architecture.eos_token_ids, opened.generation) == ((7, 299), {"temperature": 0.5})
+    assert opened.unused_ids == tuple(range(300, 320))
+    model = wk.load(directory)
+    assert model.end_ids == {7, 299}
+
+
+def test_what_the_tokenizers_file_puts_before_a_text_is_told(copy):
+    directory = copy()
+    file = json.loads((directory / "tokenizer.json").read_text())
+    file["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [{"SpecialToken": {"id": "<|endoftext|>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [],
+        "special_tokens": {"<|endoftext|>": {"id": "<|endoftext|>", "ids": [299], "tokens": ["<|endoftext|>"]}},
+    }
+    (directory / "tokenizer.json").write_text(json.dumps(file))
+    opened = wk.interop.open_model(directory)
+    assert (opened.bos_token_id, opened.add_bos) == (299, True)
+
+
+@pytest.mark.abuse
+def test_other_precisions_are_refused(make_tiny):
+    for options in ({"dtype": "int3"}, {"dtype": "bfloat16", "backend": "torch"}):
+        with pytest.raises(ArgumentError, match="dtype="):
+            wk.load(make_tiny("llama").directory, **options)
