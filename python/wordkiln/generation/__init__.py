@@ -2,6 +2,7 @@
 
 from wordkiln.errors import Interrupted
 from wordkiln.generation._beam import BeamParams, Hypothesis, beam_search
+from wordkiln.generation._constraint import Constraint, ConstraintMatcher, fill_masks
 from wordkiln.generation._load import load
 from wordkiln.generation._model import LanguageModel
 from wordkiln.generation._prompt import derive_seed
@@ -18,6 +19,8 @@ __all__ = [
     "BeamParams",
     "BeamSettings",
     "Completion",
+    "Constraint",
+    "ConstraintMatcher",
     "GenerationSettings",
     "Hypothesis",
     "Interrupted",
@@ -30,5 +33,6 @@ __all__ = [
     "TextStream",
     "beam_search",
     "derive_seed",
+    "fill_masks",
     "load",
 ]

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from wordkiln import _rust
 from wordkiln.errors import ArgumentError
 from wordkiln.generation import _checks
+from wordkiln.generation._constraint import Constraint, fill_masks
 from wordkiln.generation.protocol import StepModel
 
 _LARGEST_ID = 2**31 - 1
@@ -106,7 +107,12 @@ class Hypothesis:
     finish_reason: Literal["end", "length"]
 
 
-def beam_search(model: StepModel[Any], prompts: Sequence[Sequence[int]], params: BeamParams) -> list[list[Hypothesis]]:
+def beam_search(
+    model: StepModel[Any],
+    prompts: Sequence[Sequence[int]],
+    params: BeamParams,
+    constraint: Constraint | None = None,
+) -> list[list[Hypothesis]]:
     """Search the most probable continuations of each prompt.
 
     Each prompt is read once; from then on the model steps one row for each text that is being written: at most
@@ -116,6 +122,8 @@ def beam_search(model: StepModel[Any], prompts: Sequence[Sequence[int]], params:
         model: anything with the step protocol.
         prompts: non-empty lists of ids, of any lengths.
         params: how to search.
+        constraint: what each text must match (one that `max_new_tokens` ended only begins so). Its end ids must be
+            among `params.end_ids`.
 
     Returns:
         For each prompt its texts, the best first: `params.num_return`, or fewer where so few exist.
@@ -128,23 +136,45 @@ def beam_search(model: StepModel[Any], prompts: Sequence[Sequence[int]], params:
     rows = [list(_ids(f"prompts[{index}]", ids)) for index, ids in enumerate(_sequence("prompts", prompts))]
     _check_prompts(rows, params.max_new_tokens, model.max_positions)
     search = _rust.BeamSearch(params, rows, model.vocab_size)
+    if constraint is not None:
+        _check_constraint(constraint, params, model.vocab_size)
     if rows:
-        _run(model, rows, search)
+        _run(model, rows, search, constraint)
     return [
         [Hypothesis(ids, score, "end" if by_end_id else "length") for ids, score, by_end_id in texts]
         for texts in search.hypotheses()
     ]
 
 
-def _run(model: StepModel[Any], prompts: list[list[int]], search: _rust.BeamSearch) -> None:
+def _run(
+    model: StepModel[Any], prompts: list[list[int]], search: _rust.BeamSearch, constraint: Constraint | None
+) -> None:
+    matchers = [constraint.matcher() for _ in prompts] if constraint else None
     state, logits = model.begin(prompts)
     while True:
-        parents, tokens = search.step(_checked(logits, search.rows, model.vocab_size))
+        masks = fill_masks(matchers) if matchers else None
+        parents, tokens = search.step(_checked(logits, search.rows, model.vocab_size), masks)
         if not len(parents):
             return
         if not np.array_equal(parents, np.arange(len(logits))):
             state = model.select(state, parents.tolist())
+        if matchers:
+            matchers = [matchers[parent].copy() for parent in parents]
+            for matcher, token in zip(matchers, tokens.tolist(), strict=True):
+                matcher.commit(token)
         logits = model.step(state, tokens)
+
+
+def _check_constraint(constraint: Constraint, params: BeamParams, vocab_size: int) -> None:
+    if constraint.vocab_size != vocab_size:
+        raise ArgumentError(
+            f"constraint: its tokenizer has {constraint.vocab_size} tokens, but the model's vocab_size is {vocab_size}"
+        )
+    if not constraint.end_ids or not set(constraint.end_ids) <= set(params.end_ids):
+        raise ArgumentError(
+            f"constraint: its end ids are {list(constraint.end_ids)}: must be one or more of "
+            f"params.end_ids={list(params.end_ids)}"
+        )
 
 
 def _checked(logits: Any, rows: int, vocab_size: int) -> NDArray[np.float32]:

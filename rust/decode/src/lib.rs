@@ -1,7 +1,8 @@
-//! Logits to ids: random numbers, the batched sampler, beam search. Pure Rust, knows no Python.
+//! Logits to ids: random numbers, the batched sampler, beam search, constraints. Pure Rust, knows no Python.
 
 pub mod beam;
 mod candidates;
+pub mod constraint;
 mod edits;
 mod error;
 mod exp;

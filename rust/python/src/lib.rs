@@ -1,6 +1,7 @@
 //! `wordkiln._rust`: converts, releases the GIL, calls the pure crates, maps their errors. Nothing else.
 
 mod beam;
+mod constraint;
 mod errors;
 mod interrupt;
 mod ints;
@@ -18,6 +19,7 @@ fn _rust(m: &Bound<'_, PyModule>) -> PyResult<()> {
     threads::register(m)?;
     sampler::register(m)?;
     beam::register(m)?;
+    constraint::register(m)?;
     tokenizer::register(m)?;
     tokenizer_tables::register(m)?;
     tokenizer_train::register(m)

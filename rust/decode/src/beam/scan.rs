@@ -80,6 +80,8 @@ impl Scan {
         let reach = count.saturating_add(allowed.banned.len());
         let bound = self.lower_bound_of_nth(reach);
         self.candidates.clear();
+        // Where few strands tie with the bound this is enough for good.
+        self.candidates.reserve(logits.len().min(4 * reach));
         for (chunk, (logits, strands)) in logits.chunks(CHUNK).zip(&self.strands).enumerate() {
             for (lane, _) in strands.iter().enumerate().filter(|&(_, &max)| max >= bound) {
                 let ids = (chunk * CHUNK + lane..).step_by(LANES).map(|id| id as u32);
@@ -104,6 +106,7 @@ impl Scan {
     fn lower_bound_of_nth(&mut self, nth: usize) -> f32 {
         let Self { strands, order, .. } = self;
         order.clear();
+        order.reserve(strands.len() * LANES);
         order.extend(strands.iter().map(highest_lane));
         // First among the chunks' maxima, of which there are few, then among the strands that reach that.
         let first = nth_highest(order, nth);
@@ -237,5 +240,73 @@ fn for_each_lane(chunk: &[f32], mut take: impl FnMut(usize, f32)) {
     }
     for (lane, &logit) in rest.iter().enumerate() {
         take(lane, logit);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::uniform;
+
+    /// Few different values, so that many tie; some -inf.
+    fn row(seed: u64, size: usize) -> Vec<f32> {
+        let value = |id| (uniform(seed, id as u64) * 50.0).floor() as f32 - 40.0;
+        (0..size).map(|id| if id % 7 == 3 { f32::NEG_INFINITY } else { value(id) }).collect()
+    }
+
+    #[test]
+    fn the_highest_allowed_tokens_are_those_of_a_sort() {
+        let mut scan = Scan::default();
+        for (seed, size) in [1, 2, 15, 16, 17, 64, 1000, 1023, 1024, 1025, 2047, 5000].into_iter().enumerate() {
+            let logits = row(seed as u64, size);
+            let sparse: Vec<u32> = (0..size.div_ceil(32)).map(|word| (uniform(9, word as u64) * 4e9) as u32).collect();
+            let full = vec![u32::MAX; size.div_ceil(32)];
+            let gap: Vec<u32> = (0..size.div_ceil(32)).map(|word| if word % 3 == 0 { 0 } else { u32::MAX }).collect();
+            for masks in [[None, None], [Some(&*full), None], [Some(&*sparse), None], [Some(&*gap), Some(&*sparse)]] {
+                for (count, banned) in [(1, vec![]), (4, vec![0, 5]), (40, (0..30).collect()), (10_000, vec![])] {
+                    let allowed = Allowed { masks, banned: &banned };
+                    scan.summarise(&logits).unwrap();
+                    scan.take_highest(&logits, count, allowed);
+                    scan.candidates.sort_unstable_by(Candidate::rank);
+                    let all = logits.iter().zip(0..).map(|(&logit, id)| Candidate { logit, id });
+                    let mut expected: Vec<Candidate> = all
+                        .filter(|token| token.logit > f32::NEG_INFINITY && !banned.contains(&token.id))
+                        .filter(|token| masks.iter().flatten().all(|mask| has(mask, token.id)))
+                        .collect();
+                    expected.sort_by(Candidate::rank);
+                    expected.truncate(count);
+                    assert_eq!(scan.candidates, expected, "{size} {count}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_normaliser_is_that_of_float64() {
+        let mut scan = Scan::default();
+        for (seed, scale) in [(1, 0.1), (2, 1.0), (3, 10.0), (4, 1000.0)] {
+            let logits: Vec<f32> = row(seed, 5000).into_iter().map(|logit| logit * scale).collect();
+            scan.summarise(&logits).unwrap();
+            let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let mass: f64 = logits.iter().map(|&logit| f64::from(logit - highest).exp()).sum();
+            // Sums of 64 float32 exponentials, each within 3e-7.
+            assert!((scan.log_total - (f64::from(highest) + mass.ln())).abs() < 2e-6, "{scale}");
+        }
+    }
+
+    #[test]
+    fn faults_are_found_wherever_they_are() {
+        let mut scan = Scan::default();
+        for place in [0, 17, 1023, 1024, 2999] {
+            for (value, fault) in [(f32::NAN, Fault::Nan { id: place }), (f32::INFINITY, Fault::Infinite { id: place })]
+            {
+                for others in [0.0, f32::NEG_INFINITY] {
+                    let mut logits = vec![others; 3000];
+                    logits[place] = value;
+                    assert_eq!(scan.summarise(&logits), Err(fault));
+                }
+            }
+        }
+        assert_eq!(scan.summarise(&[f32::NEG_INFINITY; 2000]), Err(Fault::Empty));
     }
 }
