@@ -290,7 +290,7 @@ def test_positions_and_wrong_models():
 @pytest.mark.abuse
 def test_huge_settings_take_no_memory():
     params = BeamParams(num_beams=1024, max_new_tokens=2**31 - 1, no_repeat_ngram_size=2**31 - 1, end_ids=[1])
-    (texts,) = beam_search(FunctionModel(lambda ids: [-50.0, 50.0], 2), [[0]] , BeamParams(end_ids=[1]))
+    (texts,) = beam_search(FunctionModel(lambda ids: [-50.0, 50.0], 2), [[0]], BeamParams(end_ids=[1]))
     assert texts[0].ids == [1]
     model = FunctionModel(lambda ids: [-np.inf, 0.0], 2)
     assert [text.ids for text in beam_search(model, [[0]], params)[0]] == [[1]]

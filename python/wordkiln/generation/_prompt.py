@@ -125,7 +125,7 @@ class RowMaker:
         self._settings = settings
         self._ending = Ending(settings.max_new_tokens, settings.stop, end_ids, settings.stop_ids)
         self._params = self._sampling_params(banned_ids)
-        self._constraint = self._new_constraint()
+        self._constraint = constraint_of(settings, tokenizer, end_ids)
 
     def of_text(self, text: str, seed: int, n: int = 1, name: str = "prompt") -> list[Row]:
         """The `n` samples of a prompt.
@@ -161,18 +161,23 @@ class RowMaker:
             logprobs=settings.logprobs,
         )
 
-    def _new_constraint(self) -> Constraint | None:
-        kinds = {name: getattr(self._settings, name) for name in ("schema", "regex", "choices", "grammar")}
-        if all(value is None for value in kinds.values()):
-            return None
-        tokenizer: Any = self._tokenizer
-        last = self._tokenizer.vocab_size - 1
-        return Constraint(tokenizer, **kinds, end_ids=sorted(id_ for id_ in self._ending.end_ids if id_ <= last))
-
     def _row(self, ids: list[int], seed: int) -> Row:
         params = dataclasses.replace(self._params, seed=seed)
         matcher = None if self._constraint is None else self._constraint.matcher()
         return Row(ids, params, self._ending, self._tokenizer.decode_stream, matcher)
+
+
+def constraint_of(settings: Settings, tokenizer: TextTokenizer, end_ids: frozenset[int]) -> Constraint | None:
+    """What the settings ask a text to match, if anything.
+
+    Raises:
+        ArgumentError: they ask for several things, or for what is malformed or too large.
+    """
+    kinds = {name: getattr(settings, name) for name in ("schema", "regex", "choices", "grammar")}
+    if all(value is None for value in kinds.values()):
+        return None
+    table: Any = tokenizer
+    return Constraint(table, **kinds, end_ids=sorted(id_ for id_ in end_ids if id_ < tokenizer.vocab_size))
 
 
 def derive_seed(seed: int, sample: int) -> int:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypedDict, Unpack, overload
 
 from wordkiln.generation._base import ModelBase
 from wordkiln.generation._beam import BeamParams, beam_search
+from wordkiln.generation._prompt import constraint_of
 from wordkiln.generation._settings import Settings, SpecialTokens, check_names
 
 
@@ -16,9 +17,13 @@ class BeamSettings(TypedDict, total=False):
 
     Attributes:
         prefix: what every text begins with, after the prompt; it counts for score and length.
-        bad_words: texts that are never written, as `GenerationSettings` has them.
-        truncate: see `GenerationSettings`.
-        special_tokens: see `GenerationSettings`.
+        bad_words: see `GenerationSettings`, and so all that follow.
+        schema: see there.
+        regex: see there.
+        choices: see there.
+        grammar: see there.
+        truncate: see there.
+        special_tokens: see there.
     """
 
     num_beams: int
@@ -32,6 +37,10 @@ class BeamSettings(TypedDict, total=False):
     no_repeat_ngram_size: int
     prefix: str
     bad_words: Sequence[str]
+    schema: str | Mapping[str, Any] | bool | None
+    regex: str | None
+    choices: Sequence[str] | None
+    grammar: str | None
     truncate: Literal["left"] | None
     special_tokens: SpecialTokens
 
@@ -83,11 +92,12 @@ class Searching(ModelBase):
         """
         given: dict[str, Any] = dict(settings)
         check_names(given, BeamSettings.__annotations__.keys())
-        names = ("bad_words", "truncate", "special_tokens")
+        names = ("bad_words", "truncate", "special_tokens", "schema", "regex", "choices", "grammar")
         reading: dict[str, Any] = {name: given.pop(name) for name in names if name in given}
         checked = Settings.check(reading, self.model.vocab_size)
         prefix = given.pop("prefix", None)
-        params = BeamParams(end_ids=sorted(self.end_ids), bad_words=self._reader.words(checked.bad_words), **given)
+        bad_words = [*self._reader.words(checked.bad_words), *([token_id] for token_id in self._banned)]
+        params = BeamParams(end_ids=sorted(self.end_ids), bad_words=bad_words, **given)
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         rows = [
             self._reader.read(
@@ -100,7 +110,7 @@ class Searching(ModelBase):
             params = dataclasses.replace(params, forced_prefix=[ids] * len(rows))
         found = [
             [BeamCompletion(self._text(text.ids), text.ids, text.score, text.finish_reason) for text in texts]
-            for texts in beam_search(self.model, rows, params)
+            for texts in beam_search(self.model, rows, params, constraint_of(checked, self.tokenizer, self.end_ids))
         ]
         return found[0] if isinstance(prompt, str) else found
 
