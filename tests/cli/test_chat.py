@@ -69,7 +69,7 @@ def read_until(terminal, text, seconds=60):
     """What the terminal shows, up to `text`."""
     shown = ""
     deadline = time.monotonic() + seconds
-    while text not in shown:
+    while not shown or text not in shown:
         assert select.select([terminal], [], [], max(0, deadline - time.monotonic()))[0], shown
         shown += os.read(terminal, 4096).decode(errors="replace")
     return shown
@@ -78,21 +78,11 @@ def read_until(terminal, text, seconds=60):
 @pytest.mark.skipif(sys.platform == "win32", reason="has no pseudo-terminals")
 def test_on_a_terminal_ctrl_c_stops_an_answer_and_keeps_the_conversation(checkpoint):
     ours, theirs = pty.openpty()
+    # An answer without an end, and without what looks like the prompt.
+    settings = "--max-new-tokens 1000000 --min-new-tokens 1000000 --bad-words > --seed 1"
     process = subprocess.Popen(
         # setsid -c: the terminal becomes the one that Ctrl-C comes from.
-        [
-            "setsid",
-            "-c",
-            sys.executable,
-            "-m",
-            "wordkiln",
-            "chat",
-            checkpoint,
-            "--max-new-tokens",
-            "100000",
-            "--seed",
-            "1",
-        ],
+        ["setsid", "-c", sys.executable, "-m", "wordkiln", "chat", checkpoint, *settings.split()],
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
@@ -102,8 +92,9 @@ def test_on_a_terminal_ctrl_c_stops_an_answer_and_keeps_the_conversation(checkpo
     try:
         read_until(ours, "> ")
         os.write(ours, b"the quick\n")
-        read_until(ours, "quick\r\n")
-        time.sleep(1)
+        shown = read_until(ours, "quick\r\n")
+        while len(shown) < 300:  # the answer has begun
+            shown += read_until(ours, "")
         os.write(ours, b"\x03")
         read_until(ours, "> ")
         os.write(ours, b"/exit\n")
