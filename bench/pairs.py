@@ -43,6 +43,8 @@ def compare(
     limit_per_second: float | None = None,
     goal: tuple[float, float] | None = None,
     rounds: int = 7,
+    warm: bool = False,
+    show: Callable[[float], str] | None = None,
 ) -> Row:
     """Assert that both give the same result, then time both alternately.
 
@@ -57,20 +59,24 @@ def compare(
         limit_per_second: What the hardware allows at the most, in `unit` per second; the fraction reached is printed.
         goal: The ratio that must be reached, and the one hoped for.
         rounds: How many times each is run after one warm-up.
+        warm: Before every round wait until the other's threads have stopped spinning, and run once untimed, so that
+            neither finds the other's data in the caches.
+        show: How the report writes a time in seconds; None: in milliseconds.
     """
     equal(ours(), theirs())
     times = []
     for _ in range(rounds):
-        our_seconds = _time(ours)
-        times.append((our_seconds, _time(theirs)))
+        our_seconds = _time(ours, warm)
+        times.append((our_seconds, _time(theirs, warm)))
     per_second = amount / statistics.median(ours for ours, _ in times)
     limit = "" if limit_per_second is None else f" {per_second / limit_per_second:.2f} of the limit"
     ratio = statistics.median(theirs / ours for ours, theirs in times)
+    show = show or milliseconds
     row = Row(
         work=work,
         peer=peer,
-        ours=milliseconds(statistics.median(ours for ours, _ in times)),
-        theirs=milliseconds(statistics.median(theirs for _, theirs in times)),
+        ours=show(statistics.median(ours for ours, _ in times)),
+        theirs=show(statistics.median(theirs for _, theirs in times)),
         ratio=ratio,
         verdict="" if goal is None else judge(ratio, *goal),
         rate=f"{per_second:,.1f} {unit}/s{limit}",
@@ -108,7 +114,11 @@ def milliseconds(seconds: float) -> str:
     return f"{seconds * 1000:.2f} ms"
 
 
-def _time(work: Callable[[], Any]) -> float:
+def _time(work: Callable[[], Any], warm: bool) -> float:
+    if warm:
+        # GNU OpenMP's workers spin for some milliseconds after a parallel region.
+        time.sleep(0.03)
+        work()
     start = time.perf_counter()
     work()
     return time.perf_counter() - start

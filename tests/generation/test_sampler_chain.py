@@ -64,8 +64,10 @@ def cases(draw):
 
 
 def is_near_a_boundary(logits, row, allowed, second):
-    """Whether float32 logits and weights (relative error 3e-7) may decide differently from float64 ones: whether a small
-    change of a setting, or of a logit, does."""
+    """Whether float32 logits and weights (relative error 3e-7) may decide differently from float64 ones.
+
+    They may where a small change of a setting does, or of an edited logit.
+    """
     params = row.params
     edited = spec.edited(logits, params, row.prompt, row.text, allowed)
     outcomes = []

@@ -3,54 +3,39 @@
 use std::cmp::Ordering;
 
 use crate::error::Fault;
-use crate::exp::exp;
+use crate::exp::{exp2, scale};
+
 use crate::kernels::{self, BLOCK};
-use crate::selection;
+use crate::list::{Key, List, rank};
 
-/// A token, its logit, and exp((logit - highest) / temperature), highest being the row's.
-#[derive(Clone, Copy, Debug)]
-pub struct Candidate {
-    /// The token.
-    pub id: u32,
-    /// Its logit.
-    pub logit: f32,
-    /// Its share, up to a common factor.
-    pub weight: f32,
-}
-
-impl Candidate {
-    /// The order of most stages: higher logits first, equal ones by id. Logits are no NaN here.
-    pub fn rank(&self, other: &Self) -> Ordering {
-        other.logit.partial_cmp(&self.logit).unwrap_or(Ordering::Equal).then(self.id.cmp(&other.id))
-    }
-}
+/// Halvings of the range in which a bound is looked for: a looser bound costs a few more candidates.
+const HALVINGS: usize = 16;
 
 /// What the passes over a row write. Each buffer takes its full size when it is first used, then nothing is allocated.
 #[derive(Clone, Debug, Default)]
 pub struct Buffers {
     block_max: Vec<f32>,
     block_mass: Vec<f64>,
-    block_order: Vec<f32>,
-    /// The candidates in the order of their ids, once a stage has narrowed the row.
-    list: Vec<Candidate>,
-    /// The same, free to be partitioned.
-    order: Vec<Candidate>,
+    /// The candidates, once a stage has narrowed the row.
+    list: List,
 }
 
-/// One row's candidates: first the whole row, in place, then the list that a stage left.
+/// One row's candidates: first the whole row, in place, then the list that a stage left. A candidate's weight is
+/// e^((logit - highest) / temperature) = 2^((logit - highest) * scale), highest being the row's; surprises are in bits.
 pub struct Candidates<'a> {
     logits: &'a [f32],
     highest: f32,
-    inverse_temperature: f32,
+    scale: f32,
     buffers: &'a mut Buffers,
     listed: bool,
 }
 
 impl<'a> Candidates<'a> {
     /// Reads a whole row once.
-    pub fn scan(logits: &'a [f32], inverse_temperature: f32, buffers: &'a mut Buffers) -> Result<Self, Fault> {
+    pub fn scan(logits: &'a [f32], scale: f32, buffers: &'a mut Buffers) -> Result<Self, Fault> {
+        buffers.block_max.resize(logits.len().div_ceil(BLOCK), 0.0);
         let any_nan = kernels::maxima(logits, &mut buffers.block_max);
-        let highest = buffers.block_max.iter().fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a });
+        let (_, highest) = kernels::range(&buffers.block_max);
         if any_nan {
             return Err(Fault::Nan { id: position(logits, |logit| logit.is_nan()) });
         }
@@ -60,7 +45,7 @@ impl<'a> Candidates<'a> {
         if highest == f32::NEG_INFINITY {
             return Err(Fault::Empty);
         }
-        Ok(Self { logits, highest, inverse_temperature, buffers, listed: false })
+        Ok(Self { logits, highest, scale, buffers, listed: false })
     }
 
     /// The token with the highest logit; of several the lowest id.
@@ -72,19 +57,14 @@ impl<'a> Candidates<'a> {
 
     /// log sum exp of the row as it was given: no temperature, no stage.
     pub fn log_total(&mut self) -> f64 {
-        kernels::masses(self.logits, self.highest, 1.0, &mut self.buffers.block_mass);
-        f64::from(self.highest) + self.buffers.block_mass.iter().sum::<f64>().ln()
+        f64::from(self.highest) + self.masses(scale(1.0)).ln()
     }
 
     /// Writes the `count` first tokens and their logits to `first`, and keeps them alone. -inf is never among them.
     pub fn copy_first(&mut self, count: usize, first: &mut Vec<(i32, f32)>) {
         self.keep_count(count);
         self.list_all();
-        self.copy_to_order();
-        self.buffers.order.sort_unstable_by(Candidate::rank);
-        first.clear();
-        let present = self.buffers.order.iter().filter(|candidate| candidate.logit > f32::NEG_INFINITY);
-        first.extend(present.map(|candidate| (candidate.id as i32, candidate.logit)));
+        self.buffers.list.sorted(first);
     }
 
     /// The whole row again.
@@ -105,49 +85,39 @@ impl<'a> Candidates<'a> {
         if count >= self.len() {
             return;
         }
-        let bound = self.lower_bound_of_nth(count);
-        self.keep_from(bound);
-        if count < self.buffers.list.len() {
-            self.copy_to_order();
-            let (_, &mut last, _) = self.buffers.order.select_nth_unstable_by(count - 1, Candidate::rank);
-            self.keep_through(last);
+        if !self.listed {
+            let bound = self.bound_of_count(count);
+            self.keep_from(bound);
         }
+        self.buffers.list.keep_count(count);
     }
 
     /// Keeps the shortest run of first candidates, at least one, that holds the share `share` of the mass.
     pub fn keep_mass(&mut self, share: f64) {
         let total = self.total();
         self.keep_from(self.logit_of_weight(self.lightest(share, total)));
-        self.copy_to_order();
-        if let Some(last) = selection::last_within(&mut self.buffers.order, share * total, Candidate::rank) {
-            self.keep_through(last);
-        }
+        self.buffers.list.keep_mass(share * total, &Key::Logit);
     }
 
     /// Keeps what has at least the share `share` of the highest candidate's weight.
     pub fn keep_relative(&mut self, share: f64) {
         let top = self.top();
-        self.keep_from(((share.ln() / f64::from(self.inverse_temperature)) + f64::from(top)) as f32);
+        self.keep_from((share.log2() / f64::from(self.scale) + f64::from(top)) as f32);
     }
 
     /// Keeps the shortest run of candidates, by the distance of their surprise from the entropy, that holds the share
     /// `share` of the mass; at least one.
     pub fn keep_typical(&mut self, share: f64) {
         let total = self.total();
-        let entropy = total.ln() - self.mean_logit(total);
-        let least = total.ln() - self.exponent(self.top());
+        let log_total = total.log2();
+        let entropy = log_total - self.mean_exponent(total);
+        let least = log_total - self.exponent(self.top());
         // As in `keep_mass`, if no heavier candidate can be as far from the entropy on the other side.
-        let light = (-self.lightest(share, total).ln() + total.ln()).max(2.0 * entropy - least + 1e-3);
-        self.keep_from(self.logit_of_weight((total.ln() - light).exp()));
-        self.copy_to_order();
-        let (highest, inverse_temperature) = (self.highest, self.inverse_temperature);
-        let distance = |candidate: &Candidate| {
-            (total.ln() - exponent(candidate.logit, highest, inverse_temperature) - entropy).abs()
-        };
-        let order = |a: &Candidate, b: &Candidate| distance(a).total_cmp(&distance(b)).then(a.rank(b));
-        if let Some(last) = selection::last_within(&mut self.buffers.order, share * total, order) {
-            self.buffers.list.retain(|candidate| order(candidate, &last) != Ordering::Greater);
-        }
+        let light = (log_total - self.lightest(share, total).log2()).max(2.0 * entropy - least + 1e-3);
+        self.keep_from(self.logit_of_weight((log_total - light).exp2()));
+        let (highest, scale) = (self.highest, self.scale);
+        let nearness = |logit| -(log_total - exponent(logit, highest, scale) - entropy).abs() as f32;
+        self.buffers.list.keep_mass(share * total, &Key::Of(&nearness));
     }
 
     /// Drops all candidates of at least the share `share` of the mass, but for the last of them by rank.
@@ -155,17 +125,18 @@ impl<'a> Candidates<'a> {
         let least = share * self.total();
         self.list_all();
         let list = &mut self.buffers.list;
-        let first = list.iter().filter(|candidate| candidate.weight > 0.0 && f64::from(candidate.weight) >= least);
-        if let Some(&last) = first.max_by(|a, b| a.rank(b)) {
-            list.retain(|candidate| candidate.rank(&last) != Ordering::Less);
+        let candidates = list.logits().iter().copied().zip(list.ids().iter().copied()).zip(list.weights());
+        let first = candidates.filter(|&(_, &weight)| weight > 0.0 && f64::from(weight) >= least);
+        if let Some((last, _)) = first.max_by(|&(a, _), &(b, _)| rank(a, b)) {
+            list.retain(|logit, id, _, _| rank((logit, id), last) != Ordering::Less);
         }
     }
 
     /// Keeps candidates of a surprise of at most `limit` bits, at least the first. Gives the logarithm of the mass there
     /// was before: see [`surprise`](Self::surprise).
     pub fn keep_surprise(&mut self, limit: f64) -> f64 {
-        let log_total = self.total().ln();
-        let exponent = (log_total - limit * std::f64::consts::LN_2) / f64::from(self.inverse_temperature);
+        let log_total = self.total().log2();
+        let exponent = (log_total - limit) / f64::from(self.scale);
         let bound = (f64::from(self.highest) + exponent) as f32;
         if bound > self.top() {
             self.keep_count(1);
@@ -177,31 +148,31 @@ impl<'a> Candidates<'a> {
 
     /// The surprise of token `id`, in bits, among candidates of that mass.
     pub fn surprise(&self, id: usize, log_total: f64) -> f64 {
-        (log_total - self.exponent(self.logits[id])) / std::f64::consts::LN_2
+        log_total - self.exponent(self.logits[id])
     }
 
     /// The candidate at which the running sum of weights, by id, passes the share `uniform` of all.
     pub fn draw(&mut self, uniform: f64) -> usize {
         let target = uniform * self.total();
-        if self.listed {
-            let weighted = self.buffers.list.iter().map(|candidate| (candidate.id as usize, candidate.weight));
-            return passing(weighted, 0.0, target);
-        }
-        let mut sum = 0.0;
+        let mut before = 0.0;
         let mut chosen = (0, 0.0);
         for (block, &mass) in self.buffers.block_mass.iter().enumerate() {
             if mass > 0.0 {
-                chosen = (block, sum);
-                sum += mass;
-                if sum > target {
+                chosen = (block, before);
+                before += mass;
+                if before > target {
                     break;
                 }
             }
         }
         let (block, before) = chosen;
-        let ids = (block * BLOCK..self.logits.len()).take(BLOCK);
-        let weighted = ids.map(|id| (id, weight(self.logits[id], self.highest, self.inverse_temperature)));
-        passing(weighted, before, target)
+        let places = (block * BLOCK..self.len()).take(BLOCK);
+        if self.listed {
+            let list = &self.buffers.list;
+            passing(places.map(|place| (list.ids()[place] as usize, list.weights()[place])), before, target)
+        } else {
+            passing(places.map(|id| (id, weight(self.logits[id], self.highest, self.scale))), before, target)
+        }
     }
 
     fn len(&self) -> usize {
@@ -213,26 +184,34 @@ impl<'a> Candidates<'a> {
         if !self.listed {
             return self.highest;
         }
-        let logits = self.buffers.list.iter().map(|candidate| candidate.logit);
-        logits.fold(f32::NEG_INFINITY, |a, b| if b > a { b } else { a })
+        kernels::range(self.buffers.list.logits()).1
     }
 
-    /// The sum of all weights.
+    /// The sum of all weights; leaves those of blocks in `block_mass`.
     fn total(&mut self) -> f64 {
-        if self.listed {
-            return self.buffers.list.iter().map(|candidate| f64::from(candidate.weight)).sum();
+        if !self.listed {
+            return self.masses(self.scale);
         }
-        kernels::masses(self.logits, self.highest, self.inverse_temperature, &mut self.buffers.block_mass);
-        self.buffers.block_mass.iter().sum()
+        let Buffers { block_mass, list, .. } = &mut *self.buffers;
+        block_mass.clear();
+        block_mass.extend(list.weights().chunks(BLOCK).map(|block| kernels::mass_from(block, block, 0.0).1));
+        block_mass.iter().sum()
     }
 
-    /// The mean of (logit - highest) / temperature under the probabilities.
-    fn mean_logit(&self, total: f64) -> f64 {
+    /// The same for the whole row, at any temperature.
+    fn masses(&mut self, scale: f32) -> f64 {
+        let block_mass = &mut self.buffers.block_mass;
+        block_mass.resize(self.logits.len().div_ceil(BLOCK), 0.0);
+        kernels::masses(self.logits, self.highest, scale, block_mass);
+        block_mass.iter().sum()
+    }
+
+    /// The mean of (logit - highest) * scale under the probabilities.
+    fn mean_exponent(&self, total: f64) -> f64 {
         let sum: f64 = if self.listed {
-            let list = self.buffers.list.iter().filter(|candidate| candidate.weight > 0.0);
-            list.map(|candidate| f64::from(candidate.weight) * self.exponent(candidate.logit)).sum()
+            kernels::surprise(self.buffers.list.logits(), self.highest, self.scale)
         } else {
-            kernels::surprise(self.logits, self.highest, self.inverse_temperature)
+            kernels::surprise(self.logits, self.highest, self.scale)
         };
         sum / total
     }
@@ -245,69 +224,67 @@ impl<'a> Candidates<'a> {
 
     /// A logit a little below all whose weight is at least `weight`: the little covers rounding.
     fn logit_of_weight(&self, weight: f64) -> f32 {
-        let logit = f64::from(self.highest) + (weight.ln() - 1e-3) / f64::from(self.inverse_temperature);
+        let logit = f64::from(self.highest) + (weight.log2() - 1e-3) / f64::from(self.scale);
         (logit as f32).next_down()
     }
 
     fn exponent(&self, logit: f32) -> f64 {
-        exponent(logit, self.highest, self.inverse_temperature)
+        exponent(logit, self.highest, self.scale)
     }
 
-    /// A value that the `nth` highest logit reaches: `nth` blocks have a maximum at least as high.
-    fn lower_bound_of_nth(&mut self, nth: usize) -> f32 {
-        let Buffers { block_max, block_order, .. } = &mut *self.buffers;
-        if self.listed || nth > block_max.len() {
-            return f32::NEG_INFINITY;
+    /// A bound that the `count` highest logits reach: that many blocks have a maximum at least as high.
+    fn bound_of_count(&self, count: usize) -> f32 {
+        let block_max = &self.buffers.block_max;
+        if count > block_max.len() {
+            return f32::MIN;
         }
-        block_order.clear();
-        block_order.extend_from_slice(block_max);
-        *block_order.select_nth_unstable_by(nth - 1, |a, b| b.total_cmp(a)).1
+        let reach = |bound| kernels::count_from(block_max, bound);
+        let mut width = 1.0;
+        while reach(self.highest - width) < count {
+            width *= 2.0;
+        }
+        let (mut low, mut high) = (self.highest - width, self.highest);
+        for _ in 0..HALVINGS {
+            let middle = low / 2.0 + high / 2.0;
+            let reached = reach(middle);
+            if reached < count {
+                high = middle;
+                continue;
+            }
+            low = middle;
+            if reached <= count + count / 8 {
+                break;
+            }
+        }
+        low.max(f32::MIN)
     }
 
+    /// Lists all candidates; -inf is none.
     fn list_all(&mut self) {
         if !self.listed {
-            self.keep_from(f32::NEG_INFINITY);
+            self.keep_from(f32::MIN);
         }
     }
 
-    /// Keeps candidates whose logit is at least `bound`, in the order of their ids.
+    /// Keeps candidates whose logit is at least `bound`.
     fn keep_from(&mut self, bound: f32) {
         let Buffers { block_max, list, .. } = &mut *self.buffers;
         if self.listed {
-            list.retain(|candidate| candidate.logit >= bound);
+            list.keep_from(bound);
             return;
         }
-        list.clear();
-        for (block, (logits, &max)) in self.logits.chunks(BLOCK).zip(block_max.iter()).enumerate() {
-            if max >= bound {
-                let ids = (block * BLOCK) as u32..;
-                let kept = ids.zip(logits).filter(|&(_, &logit)| logit >= bound);
-                list.extend(kept.map(|(id, &logit)| Candidate { id, logit, weight: 0.0 }));
-            }
-        }
-        for candidate in list {
-            candidate.weight = weight(candidate.logit, self.highest, self.inverse_temperature);
-        }
+        list.collect(self.logits, block_max, bound);
+        list.weigh(self.highest, self.scale);
         self.listed = true;
     }
-
-    fn keep_through(&mut self, last: Candidate) {
-        self.buffers.list.retain(|candidate| candidate.rank(&last) != Ordering::Greater);
-    }
-
-    fn copy_to_order(&mut self) {
-        let Buffers { list, order, .. } = &mut *self.buffers;
-        order.clear();
-        order.extend_from_slice(list);
-    }
 }
 
-fn exponent(logit: f32, highest: f32, inverse_temperature: f32) -> f64 {
-    f64::from((logit - highest) * inverse_temperature)
+fn exponent(logit: f32, highest: f32, scale: f32) -> f64 {
+    f64::from((logit - highest) * scale)
 }
 
-fn weight(logit: f32, highest: f32, inverse_temperature: f32) -> f32 {
-    exp((logit - highest) * inverse_temperature)
+fn weight(logit: f32, highest: f32, scale: f32) -> f32 {
+    exp2((logit - highest) * scale)
 }
 
 fn position(logits: &[f32], found: impl Fn(f32) -> bool) -> usize {

@@ -8,12 +8,12 @@ mod error;
 mod exp;
 mod history;
 mod kernels;
+mod list;
 mod logits;
 mod params;
 pub mod rng;
 mod row;
 mod sampler;
-mod selection;
 mod stages;
 
 pub use beam::{BeamError, BeamParams, BeamSearch, EarlyStopping, Hypothesis};

@@ -3,6 +3,7 @@
 use crate::candidates::{Buffers, Candidates};
 use crate::edits::{self, Continuation, Edits};
 use crate::error::{Fault, SamplerError};
+use crate::exp::scale;
 use crate::history::History;
 use crate::logits::Logits;
 use crate::params::SamplingParams;
@@ -32,7 +33,8 @@ pub struct Workspace {
 #[derive(Clone, Debug)]
 pub struct Row {
     greedy: bool,
-    inverse_temperature: f32,
+    /// How far apart logits are in powers of two, by the temperature.
+    scale: f32,
     stages: Vec<Stage>,
     edits: Edits,
     history: History,
@@ -51,8 +53,7 @@ impl Row {
         let greedy = params.temperature == 0.0;
         Ok(Self {
             greedy,
-            // A temperature so small that its inverse overflows still has to give 0 * finite for the highest logit.
-            inverse_temperature: (1.0 / params.temperature).min(f64::from(f32::MAX)) as f32,
+            scale: scale(1.0 / params.temperature),
             stages: if greedy { Vec::new() } else { Stage::chain(params) },
             edits: Edits::new(params),
             history: History::default(),
@@ -92,7 +93,7 @@ impl Row {
     ) -> Result<Choice, Fault> {
         self.top.clear();
         let Workspace { logits: buffer, buffers, continuations } = workspace;
-        let mut candidates = Candidates::scan(given.read(buffer), self.inverse_temperature, buffers)?;
+        let mut candidates = Candidates::scan(given.read(buffer), self.scale, buffers)?;
         let log_total = if want_log_probability || self.top_count > 0 { candidates.log_total() } else { f64::NAN };
         let log_probability = |logit: f32| (f64::from(logit) - log_total) as f32;
         if self.top_count > 0 {
@@ -117,7 +118,7 @@ impl Row {
                 edits::apply_mask(buffer, mask);
             }
             self.edits.apply(buffer, &self.history, self.step, continuations);
-            let edited = Candidates::scan(buffer, self.inverse_temperature, buffers);
+            let edited = Candidates::scan(buffer, self.scale, buffers);
             // The row as given has been found sound: what is wrong now is that nothing is left.
             self.pick(edited.map_err(|_| Fault::Banned)?)
         };

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use numpy::{
-    Element, IntoPyArray, PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArray,
-    PyUntypedArrayMethods,
+    Element, IntoPyArray, PyArray1, PyArray2, PyArrayDescr, PyArrayDescrMethods, PyArrayMethods, PyReadonlyArray1,
+    PyReadonlyArray2, PyUntypedArray, PyUntypedArrayMethods,
 };
 use pyo3::prelude::*;
 use wordkiln_decode::{self as decode, Batch, Logits};
@@ -99,17 +99,25 @@ impl<'py> Given<'py> {
         if let Ok(array) = logits.cast::<PyArray2<f32>>() {
             return checked("logits", array, shape).map(Self::Float32);
         }
+        if let Ok(bits) = logits.cast::<PyArray2<u16>>() {
+            return checked("logits", bits, shape).map(Self::Bfloat16);
+        }
         let array = untyped("logits", logits, LOGITS)?;
-        let name = array.dtype().to_string();
-        if !["float16", "bfloat16", "uint16", "float32"].contains(&name.as_str()) {
-            return Err(ArgumentError::new_err(format!("logits: is {name}: {LOGITS}")));
+        let dtype = array.dtype();
+        let is_float16 = dtype.is_equiv_to(&PyArrayDescr::new(logits.py(), "float16")?);
+        if !is_float16 && dtype.str()? != "bfloat16" {
+            // float32 and uint16 are known by now: what is wrong with them is the number of dimensions.
+            let known = dtype.is_equiv_to(&numpy::dtype::<f32>(logits.py()))
+                || dtype.is_equiv_to(&numpy::dtype::<u16>(logits.py()));
+            let wrong_type = || ArgumentError::new_err(format!("logits: is {dtype}: {LOGITS}"));
+            return Err(if known { wrong_shape("logits", array.shape(), shape) } else { wrong_type() });
         }
         if array.shape() != shape {
             return Err(wrong_shape("logits", array.shape(), shape));
         }
-        let bits = if name == "uint16" { logits.clone() } else { logits.call_method1("view", ("uint16",))? };
+        let bits = logits.call_method1("view", (numpy::dtype::<u16>(logits.py()),))?;
         let bits = checked("logits", bits.cast::<PyArray2<u16>>()?, shape)?;
-        Ok(if name == "float16" { Self::Float16(bits) } else { Self::Bfloat16(bits) })
+        Ok(if is_float16 { Self::Float16(bits) } else { Self::Bfloat16(bits) })
     }
 
     fn logits(&self) -> PyResult<Logits<'_>> {
@@ -249,8 +257,9 @@ impl Sampler {
         let (ids, log_probabilities, faults) = self.step(py, (logits, masks), true, |sampler, batch| {
             let outcomes = sampler.sample_partial(batch)?;
             let id = |outcome: &Result<decode::Choice, _>| outcome.as_ref().map_or(-1, |choice| choice.id);
-            let log_probability =
-                |outcome: &Result<decode::Choice, _>| outcome.as_ref().map_or(f32::NAN, |choice| choice.log_probability);
+            let log_probability = |outcome: &Result<decode::Choice, _>| {
+                outcome.as_ref().map_or(f32::NAN, |choice| choice.log_probability)
+            };
             let faults = outcomes.iter().enumerate().filter_map(|(row, outcome)| {
                 outcome.err().map(|fault| (row, decode::SamplerError::Logits { row, fault }.to_string()))
             });
