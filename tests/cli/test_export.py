@@ -29,6 +29,13 @@ def test_a_run_becomes_one_file(wordkiln, run_directory):
     assert opened.tokenizer.encode("quick 明") == Tokenizer.load(run_directory / "run" / "best").encode("quick 明")
 
 
+def test_info_describes_what_was_written(wordkiln, run_directory):
+    assert wordkiln("export", "gguf", "run", "out.gguf", cwd=run_directory).returncode == 0
+    result = wordkiln("info", "out.gguf", cwd=run_directory)
+    assert result.returncode == 0, result.stderr
+    assert "hidden_size 32" in result.stdout
+
+
 @pytest.mark.abuse
 @pytest.mark.parametrize(
     ("arguments", "message"),

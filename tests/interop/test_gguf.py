@@ -168,6 +168,7 @@ TEXTS = ["the quick", "床前明月 lazy dog\n", "Hello, I'VE 12 things  ", "x<|
 
 
 @pytest.mark.parity
+@pytest.mark.slow
 def test_llama_cpp_writes_what_transformers_does(llama_cpp, make_tiny, export):
     torch = pytest.importorskip("torch")
     names = [*EXPORTED, "qwen3", "gpt2"]

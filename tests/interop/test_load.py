@@ -2,46 +2,12 @@
 
 import json
 
-import numpy as np
 import pytest
 
 import wordkiln as wk
-from wordkiln import runtime
 from wordkiln.errors import ArgumentError
-from wordkiln.runtime import reference
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-
-
-class PlainModel:
-    """The step protocol by the plain definition, which reads every text again at each step."""
-
-    def __init__(self, architecture, source, dtype="float32"):
-        self._architecture, self._source = architecture, source
-        self.vocab_size, self.max_positions = architecture.vocab_size, architecture.max_positions
-        self.eos_token_id = next(iter(architecture.eos_token_ids), None)
-
-    def begin(self, prompts):
-        rows = [list(prompt) for prompt in prompts]
-        return rows, self._logits(rows)
-
-    def step(self, state, ids):
-        for row, token in zip(state, ids, strict=True):
-            row.append(int(token))
-        return self._logits(state)
-
-    def select(self, state, rows):
-        return [list(state[row]) for row in rows]
-
-    def _logits(self, rows):
-        last = [reference.logits(self._architecture, self._source, row)[-1] for row in rows]
-        return np.array(last, np.float32)
-
-
-@pytest.fixture(autouse=True)
-def decoder_model(monkeypatch):
-    if not hasattr(runtime, "DecoderModel"):
-        monkeypatch.setattr(runtime, "DecoderModel", PlainModel, raising=False)
 
 
 @pytest.mark.parity
@@ -55,6 +21,16 @@ def test_greedy_texts_are_transformers(make_tiny, name):
     wanted = [token for token in wanted[0, len(prompt) :].tolist() if token not in (2, 3)]
     # Untrained logits are far apart: no two are nearer than the difference between float32 and float64.
     assert list(model.generate("the quick 明月", max_new_tokens=12, temperature=0).ids)[: len(wanted)] == wanted
+
+
+def test_rows_without_a_token_are_never_chosen(make_tiny):
+    tiny = make_tiny("llama-padded")
+    model = wk.load(tiny.directory)
+    prompts = ["the quick", "明月", "lazy dog", "a"]
+    completions = model.generate(prompts, max_new_tokens=20, temperature=0)
+    assert all(token < 300 for completion in completions for token in completion.ids)
+    rows = [[*model.tokenizer.encode(prompt), *one.ids] for prompt, one in zip(prompts, completions, strict=True)]
+    assert max(tiny.logits(row).argmax(-1).max() for row in rows) >= 300, "transformers would choose one"
 
 
 def test_smollm2_names_paris(smollm2):

@@ -25,6 +25,7 @@ def test_the_plain_definition_gives_transformers_logits(tiny):
     opened = open_model(tiny.directory)
     wanted = tiny.logits(IDS)
     assert wanted.std() > 1
+    assert opened.num_parameters == tiny.model.num_parameters()
     np.testing.assert_allclose(reference.logits(opened.architecture, opened.source, IDS), wanted, **TOLERANCE)
 
 
@@ -93,6 +94,7 @@ def test_older_configs_say_the_same(copy):
     assert open_model(directory).architecture == before
 
 
+@pytest.mark.slow
 def test_smollm2s_logits_are_transformers(smollm2):
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")

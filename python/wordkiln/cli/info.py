@@ -11,7 +11,10 @@ import typer
 def info(
     path: Annotated[
         Path | None,
-        typer.Argument(help="A checkpoint, a run, a data set or a tokenizer.json; without it: this installation."),
+        typer.Argument(
+            help="A checkpoint, a run, a Hugging Face directory, a .gguf file, a data set or a tokenizer.json; "
+            "without it: this installation."
+        ),
     ] = None,
 ) -> None:
     """Tell what a path holds, or what this installation has.
@@ -67,6 +70,8 @@ def describe_path(path: Path) -> list[tuple[str, str]]:
     if not path.exists():
         raise PathError(f"{path}: no such file or directory")
     rows: list[tuple[str, str]] = []
+    if path.suffix == ".gguf":
+        return _describe_decoder(path)
     if path.is_file():
         return _describe_tokenizer(path)
     for folder in (path, path / "best", path / "last"):
@@ -85,14 +90,36 @@ def describe_path(path: Path) -> list[tuple[str, str]]:
 
 
 def _describe_model(folder: Path) -> list[tuple[str, str]]:
+    from wordkiln.errors import FormatError
     from wordkiln.models import ModelConfig
 
-    config = ModelConfig.load(folder)
+    try:
+        config = ModelConfig.load(folder)
+    except FormatError:
+        return _describe_decoder(folder)[:3]
     fields = {name: value for name, value in config.to_dict().items() if isinstance(value, int | float)}
     return [
         ("model", f"{config.kind} in {folder}"),
         ("parameters", f"{config.num_parameters:,}"),
         ("shape", ", ".join(f"{name} {value}" for name, value in sorted(fields.items()))),
+    ]
+
+
+def _describe_decoder(path: Path) -> list[tuple[str, str]]:
+    """A Transformer of others: the model in three rows, then its tokenizer."""
+    import dataclasses
+
+    from wordkiln.interop import open_model
+
+    opened = open_model(path)
+    fields = dataclasses.asdict(opened.architecture)
+    shown = {name: value for name, value in fields.items() if isinstance(value, int | float | str)}
+    tokenizer = opened.tokenizer
+    return [
+        ("model", f"transformer in {path}"),
+        ("parameters", f"{opened.num_parameters:,}"),
+        ("shape", ", ".join(f"{name} {value}" for name, value in sorted(shown.items()))),
+        ("tokenizer", f"{tokenizer.vocab_size:,} tokens, pattern {tokenizer.pattern!r}"),
     ]
 
 

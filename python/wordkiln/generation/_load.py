@@ -61,15 +61,15 @@ def load(
 
 def _load_decoder(path: Path, dtype: DType) -> LanguageModel:
     from wordkiln.interop import open_model
-
-    opened = open_model(path)
     from wordkiln.runtime import DecoderModel
 
+    opened = open_model(path)
     return LanguageModel(
         DecoderModel(opened.architecture, opened.source, dtype=dtype),
         opened.tokenizer,
         end_ids=opened.architecture.eos_token_ids or None,
         beginning=[opened.bos_token_id] if opened.add_bos and opened.bos_token_id is not None else [],
+        banned_ids=opened.unused_ids,
         chat_template=opened.chat_template,
     )
 

@@ -35,6 +35,10 @@ class Fields:
     def __init__(self, values: Mapping[str, Any]) -> None:
         self._values = dict(values)
 
+    def __contains__(self, name: str) -> bool:
+        """Whether a value is there that was not taken."""
+        return name in self._values
+
     def take(self, name: str, default: Any = None) -> Any:
         """The value, or the default where it is missing or None."""
         value = self._values.pop(name, None)

@@ -219,7 +219,8 @@ def _biases(kind: str, fields: Fields) -> frozenset[str]:
 def _windows(kind: str, fields: Fields, layers: int) -> tuple[int | None, ...]:
     """Of each layer; Qwen's have one in the layers from max_window_layers on, or in those that layer_types names."""
     types, first = fields.take("layer_types"), fields.take("max_window_layers", 28)
-    window = fields.take("sliding_window", 4096 if kind == "mistral" else None)
+    default = 4096 if kind == "mistral" and "sliding_window" not in fields else None  # null there means none
+    window = fields.take("sliding_window", default)
     if kind in ("qwen2", "qwen3") and not fields.flag("use_sliding_window", False):
         window = None
     if kind == "llama" and window is not None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from wordkiln.errors import FormatError
+from wordkiln.interop._layout import tensor_shapes
 from wordkiln.runtime.architecture import Architecture, TensorSource
 from wordkiln.tokenizer import Tokenizer
 
@@ -34,6 +36,14 @@ class OpenedModel:
     bos_token_id: int | None = None
     add_bos: bool = False
     generation: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def num_parameters(self) -> int:
+        """Number of weights; a tied head counts once."""
+        names = self.source.names()
+        biases = {name.split(".")[-2] for name in names if name.endswith(".bias")}
+        shapes = tensor_shapes(self.architecture, biases=biases, tied="head.weight" not in names)
+        return sum(math.prod(shape) for shape in shapes.values())
 
     @functools.cached_property
     def unused_ids(self) -> tuple[int, ...]:
