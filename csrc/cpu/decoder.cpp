@@ -38,9 +38,8 @@ struct Decoder::Weights {
     return {keep(weight, shape.hidden), keep(bias, shape.hidden)};
   }
 
-  void check_finite(const char* name, const float* weight, int64_t count) const {
-    if (storage != LinearStorage::kInt8) return;
-    for (int64_t i = 0; i < count; ++i) {
+  static void refuse_infinite(const char* name, const float* weight, int64_t count) {
+    for (int64_t i = 0; weight != nullptr && i < count; ++i) {
       if (std::isfinite(weight[i])) continue;
       throw std::invalid_argument(std::string(name) + ": must be finite to be stored as int8; element " +
                                   std::to_string(i) + " is not");
@@ -50,13 +49,14 @@ struct Decoder::Weights {
   // gate: null, or as `weight`, whose outputs the packed matrix has in turns with the gate's.
   cpu::DecoderMatrix pack(const char* name, const float* weight, const float* gate, const float* bias, int64_t outputs,
                           int64_t inputs) {
-    check_finite(name, weight, outputs * inputs);
-    if (gate != nullptr) check_finite("gate", gate, outputs * inputs);
     const int64_t lanes = kernels().lanes;
     const int64_t both = gate == nullptr ? outputs : 2 * ((outputs + lanes - 1) / lanes * lanes);
-    kept.emplace_back(static_cast<size_t>(kernels().packed_bytes(storage, both, inputs)));
+    kept.push_back(Memory::unset(static_cast<size_t>(kernels().packed_bytes(storage, both, inputs))));
     auto* packed = static_cast<char*>(kept.back().data());
-    kernels().pack(storage, gate == nullptr ? outputs : 2 * outputs, inputs, weight, gate, packed);
+    if (!kernels().pack(storage, outputs, inputs, weight, gate, packed)) {
+      refuse_infinite(name, weight, outputs * inputs);
+      refuse_infinite("gate", gate, outputs * inputs);
+    }
     bytes += static_cast<int64_t>(kept.back().bytes());
     return {packed, keep(bias, outputs), both, inputs};
   }

@@ -9,17 +9,20 @@ namespace wordkiln::cpu {
 
 class Memory {
  public:
-  // Zeroed. Throws std::bad_alloc.
+  // Zeroed. Both throw std::bad_alloc.
   explicit Memory(size_t bytes);
+  static Memory unset(size_t bytes);
   void* data() const { return data_.get(); }
   size_t bytes() const { return bytes_; }
 
  private:
+  Memory() = default;
+
   struct Free {
     void operator()(void* data) const { std::free(data); }
   };
   std::unique_ptr<void, Free> data_;
-  size_t bytes_;
+  size_t bytes_ = 0;
 };
 
 }  // namespace wordkiln::cpu

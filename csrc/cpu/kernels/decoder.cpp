@@ -1,6 +1,6 @@
 // One pass of a decoder over new tokens. One team of threads runs all of it: a step of a small model has some two hundred
 // products of a few microseconds each, and starting a team for each would cost as much. The outputs of a product are cut
-// over the threads, which meet behind each one. With few tokens each thread norms and encodes all rows for itself, which
+// over the threads, which meet behind each one. With few tokens each thread norms all rows for itself, which
 // costs less than meeting once more.
 #include "cpu/kernels/decoder_attention.h"
 #include "cpu/kernels/kernels.h"
@@ -16,22 +16,25 @@ int64_t packed_bytes(LinearStorage storage, int64_t outputs, int64_t inputs) {
   return (outputs + kPanelWidth - 1) / kPanelWidth * panel_bytes(storage, inputs);
 }
 
-void pack(LinearStorage storage, int64_t outputs, int64_t inputs, const float* weight, const float* gate, char* packed) {
-  constexpr int64_t kTurn = kLanes<float>;
-  const int64_t count = (outputs + kPanelWidth - 1) / kPanelWidth;
-  parallel_threads(threads_for(static_cast<double>(outputs) * static_cast<double>(inputs)), [=](int thread, int threads) {
+bool pack(LinearStorage storage, int64_t outputs, int64_t inputs, const float* weight, const float* gate, char* packed) {
+  // With a gate the packed outputs are the gate's vectors and those of `weight` in turns.
+  const int64_t vectors = vectors_of(outputs) * (gate == nullptr ? 1 : 2);
+  const int64_t count = (vectors + kTileVectors - 1) / kTileVectors;
+  bool fits = true;
+  parallel_threads(threads_for(static_cast<double>(outputs) * static_cast<double>(inputs)), [=, &fits](int thread, int threads) {
     const Range mine = split(count, thread, threads);
     for (int64_t p = mine.begin; p < mine.end; ++p) {
-      const auto row = [=](int64_t j) -> const float* {
-        const int64_t output = p * kPanelWidth + j;
-        if (gate == nullptr) return output < outputs ? weight + output * inputs : nullptr;
-        const int64_t unit = output / (2 * kTurn) * kTurn + output % kTurn;
-        if (unit >= outputs / 2) return nullptr;
-        return (output / kTurn % 2 == 0 ? gate : weight) + unit * inputs;
+      const auto rows = [=](int64_t v) {
+        const int64_t vector = p * kTileVectors + v;
+        if (gate == nullptr) return some_rows(weight, inputs, vector * kLanes<float>, outputs);
+        return some_rows(vector % 2 == 0 ? gate : weight, inputs, vector / 2 * kLanes<float>, outputs);
       };
-      pack_panel(storage, inputs, row, packed + p * panel_bytes(storage, inputs));
+      if (!pack_panel(storage, inputs, rows, packed + p * panel_bytes(storage, inputs))) {
+        __atomic_store_n(&fits, false, __ATOMIC_RELAXED);
+      }
     }
   });
+  return fits;
 }
 
 int64_t page_bytes(const DecoderShape& shape, LinearStorage storage, int64_t layers) {
@@ -89,9 +92,6 @@ class Parts {
   int64_t used_ = 0;
 };
 
-// Rows from which codes go to the tile unit: with fewer most of a tile is empty.
-constexpr int64_t kTiledRows = 8;
-
 // E: what the cache stores. kAmx: whether there is a tile unit.
 template <typename E, bool kAmx>
 class DecoderPass {
@@ -123,8 +123,7 @@ class DecoderPass {
     attended_ = parts.template take<float>(tokens_ * q_size_);
     mlp_ = parts.template take<float>(tokens_ * shape_.intermediate);
     normed_ = parts.template take<float>(rows * hidden);
-    codes_ = parts.template take<char>(coded() ? code_bytes(tiled_rows(rows), widest) : 0);
-    halves_ = parts.template take<uint16_t>(tiled(rows) && !coded() ? tiled_rows(rows) * rounded_inputs(widest) : 0);
+    halves_ = parts.template take<uint16_t>(tiled() ? tiled_rows(rows) * rounded_inputs(widest) : 0);
     target_logits_ = parts.template take<float>(run_.count);
     highest_ = parts.template take<float>(run_.count * threads);
     totals_ = parts.template take<double>(run_.count * threads);
@@ -132,7 +131,7 @@ class DecoderPass {
     Parts own(memory);
     own.template take<char>(shared);
     own.template take<float>(kPrivateRows * hidden);
-    own.template take<char>(coded() ? code_bytes(kPrivateRows, widest) : 0);
+    own.template take<uint32_t>(tiled() ? tile_words(widest) : 0);
     own.template take<float>(rows * kPanelWidth);
     own.template take<float>(attention_.scratch());
     shared_ = shared;
@@ -148,7 +147,7 @@ class DecoderPass {
     const int64_t rows = most_rows();
     Team team = {thread, threads, nullptr, nullptr, nullptr, nullptr};
     team.normed = own.template take<float>(kPrivateRows * shape_.hidden);
-    team.codes = own.template take<char>(coded() ? code_bytes(kPrivateRows, widest) : 0);
+    team.words = own.template take<uint32_t>(tiled() ? tile_words(widest) : 0);
     team.panel = own.template take<float>(rows * kPanelWidth);
     team.scratch = own.template take<float>(attention_.scratch());
     begin(team);
@@ -167,23 +166,18 @@ class DecoderPass {
   struct Team {
     int thread, threads;
     float* normed;
-    char* codes;
-    float* panel;    // [rows, kPanelWidth]
-    float* scratch;  // of attention
+    uint32_t* words;  // of the tile unit
+    float* panel;     // [rows, kPanelWidth]
+    float* scratch;   // of attention
   };
 
   static int64_t largest_of(int64_t a, int64_t b, int64_t c) { return a > b ? (a > c ? a : c) : (b > c ? b : c); }
 
   int64_t most_rows() const { return tokens_ > run_.count ? tokens_ : run_.count; }
 
-  bool coded() const { return view_.storage == LinearStorage::kInt8; }
-
-  // Whether a product of so many rows is the tile unit's. For bfloat16 the number does not decide: a row's result must not
-  // depend on the others.
-  bool tiled(int64_t rows) const {
-    if (!kAmx || view_.storage == LinearStorage::kFloat32) return false;
-    return coded() ? rows >= kTiledRows : run_.prompt;
-  }
+  // Whether products are the tile unit's. That is not for the number of rows to decide: a row's result must not depend on
+  // the others.
+  bool tiled() const { return kAmx && run_.prompt; }
 
   // Embeddings, and the angles of rotary positions, as Hugging Face has them: float32 products.
   void begin(const Team& team) {
@@ -205,35 +199,35 @@ class DecoderPass {
     }
   }
 
-  // Rows for a product: normed where there is a norm, in codes where the weights are. row(i): the input of row i.
+  // Rows for a product: normed where there is a norm, rounded for the tile unit. row(i): the input of row i.
   template <typename Row>
   LinearRows prepare(const Team& team, int64_t count, int64_t inputs, const DecoderVector* norm, Row row) {
-    const bool rounded = tiled(count) && !coded();
-    if (norm == nullptr && !coded() && !rounded) return {row(0), inputs, nullptr, nullptr, nullptr};
-    const bool alone = count <= kPrivateRows && !rounded;
+    if (norm == nullptr && !tiled()) return {row(0), inputs};
+    const bool alone = count <= kPrivateRows && !tiled();
     float* normed = alone ? team.normed : normed_;
-    const CodeBuffers codes = code_buffers(alone ? team.codes : codes_, coded() ? count : 0, inputs);
     const Range mine = alone ? Range{0, count} : split(count, team.thread, team.threads);
     for (int64_t i = mine.begin; i < mine.end; ++i) {
       const float* x = row(i);
       if (norm != nullptr) {
-        float* to = coded() || rounded ? team.normed : normed + i * inputs;
+        float* to = tiled() ? team.normed : normed + i * inputs;
         normalise(shape_, *norm, x, inputs, to);
         x = to;
       }
-      if (coded()) encode_row(x, inputs, codes, i);
-      if (rounded) round_row(x, inputs, halves_ + i * rounded_inputs(inputs));
+      if (tiled()) round_row(x, inputs, halves_ + i * rounded_inputs(inputs));
     }
     if (!alone) barrier_.wait(team.threads);
-    return {normed, inputs, codes.codes, codes.scales, codes.offsets, halves_};
+    return {normed, inputs, halves_};
   }
 
   // out[count, columns] (+)= rows times a part of a panel.
-  void multiply(const DecoderMatrix& m, const LinearRows& rows, int64_t count, int64_t panel, Range vectors, float* out,
-                int64_t out_row, int64_t columns, bool accumulate) const {
+  void multiply(const Team& team, const DecoderMatrix& m, const LinearRows& rows, int64_t count, int64_t panel,
+                Range vectors, float* out, int64_t out_row, int64_t columns, bool accumulate) const {
     const PackedWeights w = {view_.storage, m.packed, m.outputs, m.inputs};
-    const auto run = tiled(count) ? multiply_panel_part_amx : multiply_panel_part;
-    run(w, rows, count, panel, vectors, out, out_row, columns, accumulate);
+    if (tiled()) {
+      multiply_panel_part_amx(w, rows, count, panel, vectors, team.words, out, out_row, columns, accumulate);
+    } else {
+      multiply_panel_part(w, rows, count, panel, vectors, out, out_row, columns, accumulate);
+    }
   }
 
   // body(first output, columns, panel, vectors): this thread's part of a product.
@@ -248,7 +242,7 @@ class DecoderPass {
   // out[N, outputs] (+)= rows times m, and its bias.
   void product(const Team& team, const DecoderMatrix& m, const LinearRows& rows, float* out, bool accumulate) const {
     for_my_panels(team, m, [&](int64_t first, int64_t columns, int64_t panel, Range vectors) {
-      multiply(m, rows, tokens_, panel, vectors, out + first, m.outputs, columns, accumulate);
+      multiply(team, m, rows, tokens_, panel, vectors, out + first, m.outputs, columns, accumulate);
       for (int64_t i = 0; m.bias && i < tokens_; ++i) {
         float* to = out + i * m.outputs + first;
         for_vectors<float>(0, columns, [&](int64_t j, int n) {
@@ -321,7 +315,7 @@ class DecoderPass {
     const Range pairs = split(vectors_of(shape_.intermediate), team.thread, team.threads);
     for_panels({2 * pairs.begin, 2 * pairs.end}, [&](int64_t panel, Range vectors, int64_t first) {
       const int64_t columns = (vectors.end - vectors.begin) * kLanes<float>;
-      multiply(up, rows, tokens_, panel, vectors, team.panel, kPanelWidth, columns, false);
+      multiply(team, up, rows, tokens_, panel, vectors, team.panel, kPanelWidth, columns, false);
       for (int64_t i = 0; i < tokens_; ++i) {
         const float* from = team.panel + i * kPanelWidth;
         for (int64_t j = 0; j < columns; j += 2 * kLanes<float>) {
@@ -340,7 +334,7 @@ class DecoderPass {
     const LinearRows rows = prepare(team, run_.count, shape_.hidden, &view_.norm, x);
     if (run_.logits == nullptr) return score(team, rows);
     for_my_panels(team, view_.head, [&](int64_t first, int64_t columns, int64_t panel, Range vectors) {
-      multiply(view_.head, rows, run_.count, panel, vectors, run_.logits + first, shape_.vocab,
+      multiply(team, view_.head, rows, run_.count, panel, vectors, run_.logits + first, shape_.vocab,
                           columns, false);
     });
   }
@@ -354,7 +348,7 @@ class DecoderPass {
       totals[i] = 0;
     }
     for_my_panels(team, view_.head, [&](int64_t first, int64_t columns, int64_t panel, Range vectors) {
-      multiply(view_.head, rows, run_.count, panel, vectors, team.panel, kPanelWidth, columns,
+      multiply(team, view_.head, rows, run_.count, panel, vectors, team.panel, kPanelWidth, columns,
                           false);
       for (int64_t i = 0; i < run_.count; ++i) {
         const float* logits = team.panel + i * kPanelWidth;
@@ -408,7 +402,6 @@ class DecoderPass {
   int64_t bytes_ = 0, shared_ = 0, private_ = 0;
   int64_t* row_of_;
   float *cos_, *sin_, *x_, *qkv_, *attended_, *mlp_, *normed_, *target_logits_, *highest_;
-  char* codes_;
   uint16_t* halves_;
   double* totals_;
 };

@@ -3,7 +3,6 @@
 
 #include "cpu/kernels/kernels.h"
 #include "cpu/kernels/packed_linear.h"
-#include "cpu/workspace.h"
 
 namespace wordkiln::cpu::WORDKILN_ISA {
 namespace {
@@ -22,11 +21,11 @@ void linear_pack(LinearStorage storage, const LinearSizes& sizes, const float* w
   parallel_threads(threads_for(work), [=](int thread, int threads) {
     const Range mine = split(count, thread, threads);
     for (int64_t p = mine.begin; p < mine.end; ++p) {
-      const auto row = [=](int64_t j) {
-        const int64_t output = p * kPanelWidth + j;
-        return output < sizes.outputs ? weight + output * inputs : nullptr;
+      const auto rows = [=](int64_t vector) {
+        const int64_t output = p * kPanelWidth + vector * kLanes<float>;
+        return some_rows(weight, inputs, output, sizes.outputs);
       };
-      pack_panel(storage, inputs, row, static_cast<char*>(packed) + p * panel_bytes(storage, inputs));
+      pack_panel(storage, inputs, rows, static_cast<char*>(packed) + p * panel_bytes(storage, inputs));
     }
   });
 }
@@ -34,18 +33,10 @@ void linear_pack(LinearStorage storage, const LinearSizes& sizes, const float* w
 void linear_run(const LinearRun& a) {
   if (a.rows == 0) return;
   const int64_t inputs = a.sizes.inputs, outputs = a.sizes.outputs;
-  const bool coded = a.storage == LinearStorage::kInt8;
-  const Workspace workspace(coded ? static_cast<size_t>(code_bytes(a.rows, inputs)) : 0);
-  const CodeBuffers codes = code_buffers(static_cast<char*>(workspace.data()), coded ? a.rows : 0, inputs);
-  const LinearRows rows = {a.x, inputs, codes.codes, codes.scales, codes.offsets};
+  const LinearRows rows = {a.x, inputs};
   const PackedWeights weights = {a.storage, static_cast<const char*>(a.packed), outputs, inputs};
   const double work = static_cast<double>(a.rows) * static_cast<double>(outputs) * static_cast<double>(inputs);
   parallel_threads(threads_for(work), [&](int thread, int threads) {
-    if (coded) {
-      const Range mine = split(a.rows, thread, threads);
-      for (int64_t i = mine.begin; i < mine.end; ++i) encode_row(a.x + i * inputs, inputs, codes, i);
-      barrier();
-    }
     for_panels(split(vectors_of(outputs), thread, threads), [&](int64_t panel, Range vectors, int64_t first) {
       const int64_t wide = (vectors.end - vectors.begin) * kLanes<float>;
       const int64_t columns = outputs - first < wide ? outputs - first : wide;

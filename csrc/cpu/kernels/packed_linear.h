@@ -2,10 +2,10 @@
 //
 // Weights lie in panels of kPanelWidth outputs. A panel is [inputs][width] in float32; in bfloat16 a word of 32 bits
 // holds two inputs of an output, [inputs / 2][width] filled up to kBfloat16Inputs, so that a shift and a mask widen them; in int8 a group of inputs is
-// the scales [width], then words of four inputs [16][width], each plus 128: what the dot product of bytes takes.
+// the scales [width], then codes [kLinearGroup][width]; a weight is its code times its scale, rounded to float32.
 //
-// An element of the result is summed over its inputs in their order, whatever the tile: a row's result does not depend on
-// how many rows there are, nor on the threads.
+// An element of the result is summed over its inputs in the same order and parts, whatever the tile: a row's result does
+// not depend on how many rows there are, nor on the threads.
 #pragma once
 
 #include "cpu/kernels/packed_gemm.h"
@@ -16,10 +16,11 @@ namespace wordkiln::cpu::WORDKILN_ISA {
 namespace {
 
 constexpr int64_t kPanelWidth = kPanel<float>;
-constexpr int64_t kCodes = kLinearGroup / 4;  // words of a group
 constexpr int64_t kBfloat16Inputs = 32;       // what the tile unit takes at a time
 
 typedef Simd<float>::Int Int;
+typedef int8_t Codes __attribute__((vector_size(kLanes<float>)));
+typedef int16_t WideCodes __attribute__((vector_size(2 * kLanes<float>)));
 
 inline int64_t groups_of(int64_t inputs) { return (inputs + kLinearGroup - 1) / kLinearGroup; }
 
@@ -36,51 +37,89 @@ inline int64_t panel_bytes(LinearStorage storage, int64_t inputs) {
   __builtin_unreachable();
 }
 
-inline uint32_t to_bfloat16(float x) {
-  uint32_t bits = __builtin_bit_cast(uint32_t, x);
-  if (x != x) return bits >> 16 | 0x40;  // rounding could carry a NaN into an infinity
-  return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+// The rows that become a vector of a panel's outputs, `inputs` apart.
+struct PackedRows {
+  const float* first;
+  int64_t count;  // at most the lanes; 0: there are none
+};
+
+// Those from `row` on, of `rows` rows of `weight`.
+inline PackedRows some_rows(const float* weight, int64_t inputs, int64_t row, int64_t rows) {
+  const int64_t left = rows - row;
+  return {left > 0 ? weight + row * inputs : nullptr, left < kLanes<float> ? left : kLanes<float>};
 }
 
-// Where `count` values become codes: the largest of them 127 steps, 0 where all are 0.
-inline float scale_of(const float* values, int64_t count) {
-  float largest = 0;
-  for (int64_t k = 0; k < count; ++k) {
-    const float size = __builtin_fabsf(values[k]);
-    largest = size > largest ? size : largest;
+// Of a vector of outputs so many inputs, [kLinearGroup][lanes], zeros behind the last.
+struct PackedBlock {
+  alignas(64) float values[kLinearGroup][kLanes<float>];
+  int64_t inputs;
+
+  Vec<float> at(int64_t k) const { return load(values[k]); }
+};
+
+// A NaN stays one: rounding could carry it into an infinity.
+WORDKILN_INLINE Words round_to_bfloat16(Vec<float> x) {
+  const Words bits = (Words)x;
+  return x == x ? (bits + 0x7fff + (bits >> 16 & 1)) >> 16 : bits >> 16 | 0x40;
+}
+
+// Each returns whether the storage can hold the block's values: int8 has no infinity and no NaN.
+inline bool put_float32(const PackedBlock& block, char* to, int64_t vector) {
+  to += vector * kLanes<float> * 4;
+  for (int64_t k = 0; k < block.inputs; ++k) store(reinterpret_cast<float*>(to) + k * kPanelWidth, block.at(k));
+  return true;
+}
+
+inline bool put_bfloat16(const PackedBlock& block, char* to, int64_t vector) {
+  to += vector * kLanes<float> * 4;
+  for (int64_t k = 0; k < block.inputs; k += 2) {
+    const Words words = round_to_bfloat16(block.at(k)) | round_to_bfloat16(block.at(k + 1)) << 16;
+    __builtin_memcpy(to + k / 2 * kPanelWidth * 4, &words, sizeof words);
   }
-  return largest / 127;
+  return true;
 }
 
-// row(j): the weights of output j of the panel, [inputs], or null: zeros.
-template <typename Row>
-void pack_panel(LinearStorage storage, int64_t inputs, Row row, char* panel) {
-  for (int64_t j = 0; j < kPanelWidth; ++j) {
-    const float* from = row(j);
-    if (storage == LinearStorage::kFloat32) {
-      float* to = reinterpret_cast<float*>(panel) + j;
-      for (int64_t k = 0; k < inputs; ++k) to[k * kPanelWidth] = from ? from[k] : 0.0f;
-    } else if (storage == LinearStorage::kBfloat16) {
-      uint32_t* to = reinterpret_cast<uint32_t*>(panel) + j;
-      const auto at = [&](int64_t k) { return from && k < inputs ? to_bfloat16(from[k]) : 0; };
-      for (int64_t k = 0; k < (inputs + kBfloat16Inputs - 1) / kBfloat16Inputs * kBfloat16Inputs; k += 2) to[k / 2 * kPanelWidth] = at(k) | at(k + 1) << 16;
-    } else {
-      for (int64_t g = 0; g < groups_of(inputs); ++g) {
-        char* group = panel + panel_bytes(storage, g * kLinearGroup);
-        const int64_t first = g * kLinearGroup;
-        const int64_t size = inputs - first < kLinearGroup ? inputs - first : kLinearGroup;
-        const float scale = from ? scale_of(from + first, size) : 0.0f;
-        reinterpret_cast<float*>(group)[j] = scale;
-        uint32_t* words = reinterpret_cast<uint32_t*>(group) + kPanelWidth + j;
-        for (int64_t k = 0; k < kLinearGroup; ++k) {
-          const float code = k < size && scale > 0 ? __builtin_rintf(from[first + k] / scale) : 0.0f;
-          const uint32_t byte = static_cast<uint32_t>(static_cast<int32_t>(code) + 128);
-          uint32_t& word = words[k / 4 * kPanelWidth];
-          word = k % 4 == 0 ? byte : word | byte << (k % 4 * 8);
-        }
+// The largest of a group becomes 127 steps; 0 where all are 0.
+inline bool put_int8(const PackedBlock& block, char* to, int64_t vector) {
+  Vec<float> most = {}, nothing = {};
+  for (int64_t k = 0; k < kLinearGroup; ++k) {
+    const Vec<float> x = block.at(k);
+    most = max<float>(most, x < 0.0f ? -x : x);
+    nothing += x - x;  // 0, unless x is not finite
+  }
+  const Vec<float> scale = most / 127.0f;
+  const Vec<float> inverse = most > 0.0f ? 1.0f / scale : Vec<float>{};
+  store(reinterpret_cast<float*>(to) + vector * kLanes<float>, scale);
+  to += kPanelWidth * 4 + vector * kLanes<float>;
+  for (int64_t k = 0; k < kLinearGroup; ++k, to += kPanelWidth) {
+    // To the nearest: adding this leaves the integer in the low bits.
+    const Int steps = (Int)(block.at(k) * inverse + 0x1.8p23f) - (Int)broadcast(0x1.8p23f);
+    const Codes codes = __builtin_convertvector(steps, Codes);
+    __builtin_memcpy(to, &codes, sizeof codes);
+  }
+  return sum<float>(nothing) == 0;
+}
+
+// rows(v): what becomes the panel's vector v. Returns whether the storage can hold all of it.
+template <typename Rows>
+bool pack_panel(LinearStorage storage, int64_t inputs, Rows rows, char* panel) {
+  static constexpr bool (*kPut[])(const PackedBlock&, char*, int64_t) = {put_float32, put_bfloat16, put_int8};
+  PackedBlock block;
+  bool fits = true;
+  for (int64_t v = 0; v < kTileVectors; ++v) {
+    const PackedRows from = rows(v);
+    for (int64_t k = 0; k < inputs; k += kLinearGroup) {
+      block.inputs = inputs - k < kLinearGroup ? inputs - k : kLinearGroup;
+      const int64_t filled = from.count > 0 ? block.inputs : 0;
+      if (filled > 0) transpose(from.first + k, inputs, from.count, filled, block.values[0], kLanes<float>);
+      for (int64_t i = filled; i < kLinearGroup; ++i) store(block.values[i], Vec<float>{});
+      if (storage == LinearStorage::kBfloat16) {
+        block.inputs = (block.inputs + kBfloat16Inputs - 1) / kBfloat16Inputs * kBfloat16Inputs;
       }
+      fits &= kPut[static_cast<int>(storage)](block, panel + panel_bytes(storage, k), v);
     }
   }
+  return fits;
 }
 
 // The weights of one output again, [inputs].
@@ -95,74 +134,25 @@ inline void unpack_output(LinearStorage storage, const char* packed, int64_t inp
       to[k] = __builtin_bit_cast(float, k % 2 ? word & 0xffff0000u : word << 16);
     } else {
       const char* group = panel + panel_bytes(storage, k / kLinearGroup * kLinearGroup);
-      const int64_t i = k % kLinearGroup;
-      const uint32_t word = reinterpret_cast<const uint32_t*>(group)[kPanelWidth * (1 + i / 4) + j];
-      const int32_t code = static_cast<int32_t>(word >> (i % 4 * 8) & 0xff) - 128;
+      const int8_t code = static_cast<int8_t>(group[kPanelWidth * (4 + k % kLinearGroup) + j]);
       to[k] = static_cast<float>(code) * reinterpret_cast<const float*>(group)[j];
     }
   }
 }
 
-// Rows as a product takes them: as they are, or in codes.
+// Rows as a product takes them.
 struct LinearRows {
   const float* values;  // [rows, stride]
   int64_t stride;
-  const int8_t* codes;  // [rows, groups, kLinearGroup]; int8 only
-  const float* scales;  // [rows, groups]
-  const int32_t* offsets;
   const uint16_t* halves = nullptr;  // [rows, inputs up to whole tiles], rounded to bfloat16; for the tile unit only
 };
 
-struct CodeBuffers {
-  int8_t* codes;
-  float* scales;
-  int32_t* offsets;  // -128 times the sum of a group's codes: what the 128 in the weights' bytes have added
-};
-
-// Bytes for the codes of `rows` rows, a multiple of 64.
-inline int64_t code_bytes(int64_t rows, int64_t inputs) {
-  return (rows * groups_of(inputs) * (kLinearGroup + 8) + 63) / 64 * 64;
-}
-
-inline CodeBuffers code_buffers(char* memory, int64_t rows, int64_t inputs) {
-  const int64_t groups = rows * groups_of(inputs);
-  float* scales = reinterpret_cast<float*>(memory + groups * kLinearGroup);
-  return {reinterpret_cast<int8_t*>(memory), scales, reinterpret_cast<int32_t*>(scales + groups)};
-}
-
-// The codes of one row.
-inline void encode_row(const float* values, int64_t inputs, const CodeBuffers& to, int64_t row) {
-  const int64_t groups = groups_of(inputs);
-  for (int64_t g = 0; g < groups; ++g) {
-    const float* from = values + g * kLinearGroup;
-    const int64_t size = inputs - g * kLinearGroup < kLinearGroup ? inputs - g * kLinearGroup : kLinearGroup;
-    int8_t* codes = to.codes + (row * groups + g) * kLinearGroup;
-    Vec<float> most = {};
-    for_vectors<float>(0, size, [&](int64_t k, int lanes) {
-      const Vec<float> x = load(from + k, lanes);
-      most = max<float>(most, x < 0.0f ? -x : x);
-    });
-    const float scale = largest<float>(most) / 127, inverse = scale > 0 ? 1 / scale : 0.0f;
-    int32_t sum = 0;
-    for (int64_t k = 0; k < kLinearGroup; ++k) {
-      // A NaN or an infinity becomes some code: its scale carries it into the result.
-      const float step = k < size ? from[k] * inverse : 0.0f;
-      const float bounded = step > -127.0f ? (step < 127.0f ? step : 127.0f) : -127.0f;
-      const int32_t code = static_cast<int32_t>(__builtin_rintf(bounded));
-      codes[k] = static_cast<int8_t>(code);
-      sum += code;
-    }
-    to.scales[row * groups + g] = scale;
-    to.offsets[row * groups + g] = -128 * sum;
-  }
-}
-
 // A part of a panel's inputs, for a tile of rows and some vectors of the panel's outputs.
 struct PanelTile {
-  LinearRows rows;    // of the first row
-  int64_t inputs;     // of a whole row
+  LinearRows rows;     // of the first row
   int64_t begin, end;  // the inputs to sum
-  const char* panel;  // from its first vector and input `begin`
+  const char* panel;   // from input `begin` on
+  int64_t vector;      // the first of the panel's
   float* out;
   int64_t out_row, columns;
   bool accumulate;
@@ -171,8 +161,8 @@ struct PanelTile {
 template <int kRows, int kVectors>
 WORDKILN_INLINE void add_float32(const PanelTile& t, Vec<float> (&acc)[kRows][kVectors]) {
   const MatrixA<float> a = {t.rows.values + t.begin, t.rows.stride, 1};
-  accumulate_tile<float, kRows, kVectors>(t.end - t.begin, a, reinterpret_cast<const float*>(t.panel), kPanelWidth,
-                                          acc);
+  accumulate_tile<float, kRows, kVectors>(t.end - t.begin, a, reinterpret_cast<const float*>(t.panel) + t.vector * kLanes<float>,
+                                          kPanelWidth, acc);
 }
 
 // acc += input k, and input k + 1 with kBoth, times a word of each output.
@@ -195,98 +185,82 @@ WORDKILN_INLINE void add_words(const PanelTile& t, int64_t k, const uint32_t* wo
 
 template <int kRows, int kVectors>
 WORDKILN_INLINE void add_bfloat16(const PanelTile& t, Vec<float> (&acc)[kRows][kVectors]) {
-  const uint32_t* words = reinterpret_cast<const uint32_t*>(t.panel);
+  const uint32_t* words = reinterpret_cast<const uint32_t*>(t.panel) + t.vector * kLanes<float>;
   int64_t k = t.begin;
   for (; k + 2 <= t.end; k += 2, words += kPanelWidth) add_words<true>(t, k, words, acc);
   if (k < t.end) add_words<false>(t, k, words, acc);
 }
 
-template <int kRows, int kVectors>
-WORDKILN_INLINE void add_int8(const PanelTile& t, Vec<float> (&acc)[kRows][kVectors]) {
-  const int64_t groups = groups_of(t.inputs);
-  const char* group = t.panel;
-  for (int64_t g = t.begin / kLinearGroup; g < groups_of(t.end); ++g) {
-    const uint32_t* words = reinterpret_cast<const uint32_t*>(group) + kPanelWidth;
-    Int sums[kRows][kVectors];
-    WORDKILN_UNROLL
-    for (int i = 0; i < kRows; ++i) {
-      WORDKILN_UNROLL
-      for (int j = 0; j < kVectors; ++j) sums[i][j] = t.rows.offsets[i * groups + g] - Int{};
-    }
-    const int8_t* codes = t.rows.codes + g * kLinearGroup;
-    for (int64_t k = 0; k < kCodes; ++k, words += kPanelWidth, codes += 4) {
-      Int weights[kVectors];
-      WORDKILN_UNROLL
-      for (int j = 0; j < kVectors; ++j) __builtin_memcpy(&weights[j], words + j * kLanes<float>, sizeof weights[j]);
-      WORDKILN_UNROLL
-      for (int i = 0; i < kRows; ++i) {
-        int32_t word;
-        __builtin_memcpy(&word, codes + i * groups * kLinearGroup, sizeof word);
-        WORDKILN_UNROLL
-        for (int j = 0; j < kVectors; ++j) sums[i][j] = add_byte_products(sums[i][j], weights[j], word - Int{});
-      }
-    }
-    const float* scales = reinterpret_cast<const float*>(group);
+// The weights of some vectors and inputs begin..end, whose first group is at `group`: body(input, weights).
+template <int kVectors, typename Body>
+WORDKILN_INLINE void for_widened(const char* group, int64_t vector, int64_t begin, int64_t end, Body body) {
+  for (int64_t k = begin; k < end; group += panel_bytes(LinearStorage::kInt8, kLinearGroup)) {
+    Vec<float> scales[kVectors];
     WORDKILN_UNROLL
     for (int j = 0; j < kVectors; ++j) {
-      const Vec<float> scale = load(scales + j * kLanes<float>);
-      WORDKILN_UNROLL
-      for (int i = 0; i < kRows; ++i) {
-        acc[i][j] += __builtin_convertvector(sums[i][j], Vec<float>) * (scale * t.rows.scales[i * groups + g]);
-      }
+      scales[j] = load(reinterpret_cast<const float*>(group) + (vector + j) * kLanes<float>);
     }
-    group += panel_bytes(LinearStorage::kInt8, kLinearGroup);
+    const char* from = group + kPanelWidth * 4 + vector * kLanes<float>;
+    const int64_t stop = end - k < kLinearGroup ? end : k + kLinearGroup;
+    for (; k < stop; ++k, from += kPanelWidth) {
+      Vec<float> weights[kVectors];
+      WORDKILN_UNROLL
+      for (int j = 0; j < kVectors; ++j) {
+        Codes codes;
+        __builtin_memcpy(&codes, from + j * kLanes<float>, sizeof codes);
+        // In steps of two, which are one instruction each; at once GCC takes the elements apart.
+        const Int steps = __builtin_convertvector(__builtin_convertvector(codes, WideCodes), Int);
+        weights[j] = __builtin_convertvector(steps, Vec<float>) * scales[j];
+      }
+      body(k, weights);
+    }
   }
+}
+
+template <int kRows, int kVectors>
+WORDKILN_INLINE void add_int8(const PanelTile& t, Vec<float> (&acc)[kRows][kVectors]) {
+  for_widened<kVectors>(t.panel, t.vector, t.begin, t.end, [&](int64_t k, const Vec<float>(&weights)[kVectors]) {
+    WORDKILN_UNROLL
+    for (int i = 0; i < kRows; ++i) {
+      const Vec<float> x = broadcast(t.rows.values[i * t.rows.stride + k]);
+      WORDKILN_UNROLL
+      for (int j = 0; j < kVectors; ++j) acc[i][j] += x * weights[j];
+    }
+  });
 }
 
 template <LinearStorage kStorage, int kRows, int kVectors>
 void linear_tile(const PanelTile& t) {
-  Vec<float> acc[kRows][kVectors];
+  Vec<float> acc[kRows][kVectors] = {};
   const auto lanes = [&](int j) {
     const int64_t left = t.columns - j * kLanes<float>;
     return left < 0 ? 0 : left < kLanes<float> ? static_cast<int>(left) : kLanes<float>;
   };
-  WORDKILN_UNROLL
-  for (int i = 0; i < kRows; ++i) {
-    WORDKILN_UNROLL
-    for (int j = 0; j < kVectors; ++j) {
-      acc[i][j] = t.accumulate ? load(t.out + i * t.out_row + j * kLanes<float>, lanes(j)) : Vec<float>{};
-    }
-  }
   if constexpr (kStorage == LinearStorage::kFloat32) add_float32(t, acc);
   if constexpr (kStorage == LinearStorage::kBfloat16) add_bfloat16(t, acc);
   if constexpr (kStorage == LinearStorage::kInt8) add_int8(t, acc);
   WORDKILN_UNROLL
   for (int i = 0; i < kRows; ++i) {
     WORDKILN_UNROLL
-    for (int j = 0; j < kVectors; ++j) store(t.out + i * t.out_row + j * kLanes<float>, acc[i][j], lanes(j));
+    for (int j = 0; j < kVectors; ++j) {
+      float* to = t.out + i * t.out_row + j * kLanes<float>;
+      store(to, t.accumulate ? load(to, lanes(j)) + acc[i][j] : acc[i][j], lanes(j));
+    }
   }
 }
 
-// Sums of bytes and of floats share the registers.
-template <LinearStorage kStorage>
-constexpr int kLinearRows = kStorage == LinearStorage::kInt8 ? kTileRows / 2 : kTileRows;
-
-// Inputs of a panel that stay in the nearest cache while all rows pass.
-template <LinearStorage kStorage>
-constexpr int64_t kLinearDepth = kStorage == LinearStorage::kFloat32    ? 128
-                                 : kStorage == LinearStorage::kBfloat16 ? 256
-                                                                        : 6 * kLinearGroup;
+// Inputs that are summed by themselves, then added to the others: rounding errors grow with this number and the number of
+// parts, not with their product. So many of a panel's also stay in the nearest cache while all rows pass.
+constexpr int64_t kLinearDepth = 2 * kLinearGroup;
 
 typedef void (*LinearTile)(const PanelTile&);
 
 template <LinearStorage kStorage, int kVectors>
 LinearTile linear_tile_of(int64_t rows) {
-  if constexpr (kStorage == LinearStorage::kInt8) {
-    static constexpr LinearTile kTiles[] = {linear_tile<kStorage, 1, kVectors>, linear_tile<kStorage, 2, kVectors>,
-                                            linear_tile<kStorage, 3, kVectors>};
-    return kTiles[rows - 1];
-  } else {
-    static constexpr LinearTile kTiles[] = {linear_tile<kStorage, 1, kVectors>, linear_tile<kStorage, 2, kVectors>,
-                                            linear_tile<kStorage, 3, kVectors>, linear_tile<kStorage, 4, kVectors>,
-                                            linear_tile<kStorage, 5, kVectors>, linear_tile<kStorage, 6, kVectors>};
-    return kTiles[rows - 1];
-  }
+  static constexpr LinearTile kTiles[] = {linear_tile<kStorage, 1, kVectors>, linear_tile<kStorage, 2, kVectors>,
+                                          linear_tile<kStorage, 3, kVectors>, linear_tile<kStorage, 4, kVectors>,
+                                          linear_tile<kStorage, 5, kVectors>, linear_tile<kStorage, 6, kVectors>};
+  return kTiles[rows - 1];
 }
 
 // A packed matrix.
@@ -296,31 +270,45 @@ struct PackedWeights {
   int64_t outputs, inputs;
 };
 
+// From so many tiles of rows on codes are widened once for all of them.
+constexpr int64_t kWidenedTiles = 2;
+
+// Codes of a part of a panel as a panel of float32, whose products are the same bit for bit.
+struct WidenedPart {
+  alignas(64) float values[kLinearDepth][kPanelWidth];
+
+  template <int kVectors>
+  void fill(const char* panel, int64_t vector, int64_t begin, int64_t end) {
+    for_widened<kVectors>(panel, vector, begin, end, [&](int64_t k, const Vec<float>(&weights)[kVectors]) {
+      WORDKILN_UNROLL
+      for (int j = 0; j < kVectors; ++j) store(values[k - begin] + (vector + j) * kLanes<float>, weights[j]);
+    });
+  }
+};
+
 // out[rows, kVectors vectors] (+)= rows times the panel's vectors from `vector` on; `columns` of them exist.
 template <LinearStorage kStorage, int kVectors>
 void multiply_vectors(const PackedWeights& w, const LinearRows& rows, int64_t count, int64_t panel, int64_t vector,
                       float* out, int64_t out_row, int64_t columns, bool accumulate) {
-  const int64_t tiles = (count + kLinearRows<kStorage> - 1) / kLinearRows<kStorage>;
-  const int64_t depth = tiles <= 2 ? w.inputs : kLinearDepth<kStorage>;
-  [[maybe_unused]] const int64_t groups = groups_of(w.inputs);
-  const char* weights = w.data + panel * panel_bytes(kStorage, w.inputs) + vector * kLanes<float> * 4;
-  for (int64_t k = 0; k < w.inputs; k += depth) {
+  const int64_t tiles = (count + kTileRows - 1) / kTileRows;
+  const bool widen = kStorage == LinearStorage::kInt8 && tiles >= kWidenedTiles;
+  const char* weights = w.data + panel * panel_bytes(kStorage, w.inputs);
+  WidenedPart widened;
+  for (int64_t k = 0; k < w.inputs; k += kLinearDepth) {
+    const int64_t end = w.inputs - k < kLinearDepth ? w.inputs : k + kLinearDepth;
+    const char* from = weights + panel_bytes(kStorage, k);
+    if (widen) widened.template fill<kVectors>(from, vector, k, end);
     for (int64_t tile = 0; tile < tiles; ++tile) {
       const Range part = split(count, tile, tiles);  // nearly equal: no tile of a single row is left over
-      LinearRows from = {rows.values, rows.stride, nullptr, nullptr, nullptr};
-      if constexpr (kStorage == LinearStorage::kInt8) {
-        from.codes = rows.codes + part.begin * groups * kLinearGroup;
-        from.scales = rows.scales + part.begin * groups;
-        from.offsets = rows.offsets + part.begin * groups;
-      } else {
-        from.values += part.begin * rows.stride;
-      }
-      linear_tile_of<kStorage, kVectors>(part.end - part.begin)({
-          .rows = from,
-          .inputs = w.inputs,
+      const int64_t size = part.end - part.begin;
+      const LinearTile run = widen ? linear_tile_of<LinearStorage::kFloat32, kVectors>(size)
+                                   : linear_tile_of<kStorage, kVectors>(size);
+      run({
+          .rows = {rows.values + part.begin * rows.stride, rows.stride},
           .begin = k,
-          .end = w.inputs - k < depth ? w.inputs : k + depth,
-          .panel = weights + panel_bytes(kStorage, k),
+          .end = end,
+          .panel = widen ? reinterpret_cast<const char*>(widened.values) : from,
+          .vector = vector,
           .out = out + part.begin * out_row,
           .out_row = out_row,
           .columns = columns,

@@ -2,8 +2,7 @@
 // instruction, sixteen times what vectors do in float32. Only compiled where the compiler may use it; the table of
 // instruction set "amx" says whether the machine can (dispatch.cpp).
 //
-// With int8 weights the results are those of packed_linear.h bit for bit: the sums of a group are exact, and groups are
-// added in the same order. With bfloat16 weights the inputs are rounded to bfloat16 as well.
+// Inputs and weights are rounded to bfloat16, int8 weights too: they are widened once for all rows.
 #pragma once
 
 #include "cpu/kernels/packed_linear.h"
@@ -27,6 +26,8 @@ inline void round_row(const float* values, int64_t inputs, uint16_t* to) {
   for_vectors<float>(0, inputs, [&](int64_t k, int n) { store(rounded + k, load(values + k, n), n); });
   for (int64_t k = inputs; k < rounded_inputs(inputs); ++k) to[k] = 0;
 }
+
+inline int64_t tile_words(int64_t inputs) { return groups_of(inputs) * kLinearGroup / 2 * 2 * kTileSide; }
 
 #if defined(__AMX_TILE__)
 
@@ -79,79 +80,44 @@ WORDKILN_INLINE void load_rows(const void* from, int64_t row_bytes) {
 }
 
 template <int kVectors>
-WORDKILN_INLINE void load_weights(const void* words) {
-  _tile_loadd(6, words, kPanelWidth * 4);
-  if constexpr (kVectors == 2) _tile_loadd(7, static_cast<const char*>(words) + 64, kPanelWidth * 4);
+WORDKILN_INLINE void load_weights(const char* words, int64_t row_bytes) {
+  _tile_loadd(6, words, row_bytes);
+  if constexpr (kVectors == 2) _tile_loadd(7, words + 64, row_bytes);
 }
 
-// The part of a result that is being summed: [kTileRowsAtOnce][kVectors vectors].
-template <int kVectors>
-struct TileSums {
-  alignas(64) float values[kTileRowsAtOnce][kVectors * kTileSide];
-
-  void load_from(const float* out, int64_t out_row, int64_t rows, int64_t columns) {
-    for (int64_t i = 0; i < rows; ++i) {
-      for_parts(columns, [&](int64_t j, int n) { store(values[i] + j, load(out + i * out_row + j, n)); });
-    }
-  }
-  void clear(int64_t rows) {
-    for (int64_t i = 0; i < rows; ++i) {
-      for (int j = 0; j < kVectors; ++j) store(values[i] + j * kTileSide, Vec<float>{});
-    }
-  }
-  void store_to(float* out, int64_t out_row, int64_t rows, int64_t columns) const {
-    for (int64_t i = 0; i < rows; ++i) {
-      for_parts(columns, [&](int64_t j, int n) { store(out + i * out_row + j, load(values[i] + j), n); });
-    }
-  }
-
- private:
-  template <typename Body>
-  static void for_parts(int64_t columns, Body body) {
-    for_vectors<float>(0, columns < kVectors * kTileSide ? columns : kVectors * kTileSide, body);
-  }
+// Some vectors of a panel as the tile unit reads them: words of two inputs, [inputs / 2][row_bytes].
+struct TileWeights {
+  const char* words;
+  int64_t row_bytes;
 };
 
+// Codes as such words: inputs k and k + 1 of each output.
 template <int kVectors>
-void tile_int8(const PackedWeights& w, const LinearRows& rows, int64_t first, int64_t count, const char* panel,
-               TileSums<kVectors>& sums) {
-  const int64_t groups = groups_of(w.inputs), row_bytes = groups * kLinearGroup;
-  alignas(64) int32_t products[kTileRowsAtOnce][kVectors * kTileSide];
-  for (int64_t g = 0; g < groups; ++g, panel += panel_bytes(LinearStorage::kInt8, kLinearGroup)) {
-    clear_sums<kVectors>();
-    load_rows(rows.codes + first * row_bytes + g * kLinearGroup, row_bytes);
-    load_weights<kVectors>(panel + kPanelWidth * 4);
-    _tile_dpbsud(0, 4, 6);
-    _tile_dpbsud(2, 5, 6);
-    if constexpr (kVectors == 2) {
-      _tile_dpbsud(1, 4, 7);
-      _tile_dpbsud(3, 5, 7);
+void widen_to_words(const char* panel, int64_t vector, int64_t inputs, uint32_t* words) {
+  Vec<float> before[kVectors] = {};
+  const auto put = [&](int64_t k, const Vec<float>* second) {
+    for (int j = 0; j < kVectors; ++j) {
+      const Words word = round_to_bfloat16(before[j]) | round_to_bfloat16(second[j]) << 16;
+      __builtin_memcpy(words + (k / 2 * kVectors + j) * kTileSide, &word, sizeof word);
     }
-    store_sums<kVectors>(products);
-    Vec<float> scales[kVectors];
-    for (int j = 0; j < kVectors; ++j) scales[j] = load(reinterpret_cast<const float*>(panel) + j * kTileSide);
-    for (int64_t i = 0; i < count; ++i) {
-      const int64_t at = (first + i) * groups + g;
-      for (int j = 0; j < kVectors; ++j) {
-        Int product;
-        __builtin_memcpy(&product, products[i] + j * kTileSide, sizeof product);
-        float* sum = sums.values[i] + j * kTileSide;
-        store(sum, load(sum) + __builtin_convertvector(product + rows.offsets[at], Vec<float>) *
-                                   (scales[j] * rows.scales[at]));
-      }
-    }
-  }
+  };
+  // Whole groups: codes behind the last input are 0.
+  const int64_t end = groups_of(inputs) * kLinearGroup;
+  for_widened<kVectors>(panel, vector, 0, end, [&](int64_t k, const Vec<float>(&weights)[kVectors]) {
+    if (k % 2 == 1) return put(k, weights);
+    for (int j = 0; j < kVectors; ++j) before[j] = weights[j];
+  });
 }
 
+// Sums of two tiles of rows, from `first` on.
 template <int kVectors>
-void tile_bfloat16(const PackedWeights& w, const LinearRows& rows, int64_t first, const char* panel,
-                   TileSums<kVectors>& sums) {
-  const int64_t row_bytes = rounded_inputs(w.inputs) * 2;
+void sum_tiles(const LinearRows& rows, int64_t inputs, int64_t first, TileWeights weights, void* sums) {
+  const int64_t row_bytes = rounded_inputs(inputs) * 2;
   const char* from = reinterpret_cast<const char*>(rows.halves) + first * row_bytes;
   clear_sums<kVectors>();
-  for (int64_t k = 0; k < w.inputs; k += kBfloat16Inputs, from += 64, panel += kTileSide * kPanelWidth * 4) {
+  for (int64_t k = 0; k < inputs; k += kBfloat16Inputs, from += 64, weights.words += kTileSide * weights.row_bytes) {
     load_rows(from, row_bytes);
-    load_weights<kVectors>(panel);
+    load_weights<kVectors>(weights.words, weights.row_bytes);
     _tile_dpbf16ps(0, 4, 6);
     _tile_dpbf16ps(2, 5, 6);
     if constexpr (kVectors == 2) {
@@ -159,45 +125,48 @@ void tile_bfloat16(const PackedWeights& w, const LinearRows& rows, int64_t first
       _tile_dpbf16ps(3, 5, 7);
     }
   }
-  alignas(64) float products[kTileRowsAtOnce][kVectors * kTileSide];
-  store_sums<kVectors>(products);
-  for (int64_t i = 0; i < kTileRowsAtOnce; ++i) {
-    for (int j = 0; j < kVectors * kTileSide; j += kTileSide) {
-      store(sums.values[i] + j, load(sums.values[i] + j) + load(products[i] + j));
+  store_sums<kVectors>(sums);
+}
+
+template <int kVectors>
+void multiply_tiles(const PackedWeights& w, const LinearRows& rows, int64_t count, TileWeights weights, float* out,
+                    int64_t out_row, int64_t columns, bool accumulate) {
+  alignas(64) float sums[kTileRowsAtOnce][kVectors * kTileSide];
+  const int64_t wide = columns < kVectors * kTileSide ? columns : kVectors * kTileSide;
+  for (int64_t first = 0; first < count; first += kTileRowsAtOnce) {
+    sum_tiles<kVectors>(rows, w.inputs, first, weights, sums);
+    const int64_t here = count - first < kTileRowsAtOnce ? count - first : kTileRowsAtOnce;
+    for (int64_t i = 0; i < here; ++i) {
+      for_vectors<float>(0, wide, [&](int64_t j, int n) {
+        float* to = out + (first + i) * out_row + j;
+        store(to, accumulate ? load(to, n) + load(sums[i] + j) : load(sums[i] + j), n);
+      });
     }
   }
 }
 
 template <int kVectors>
-void multiply_tiles(const PackedWeights& w, const LinearRows& rows, int64_t count, const char* panel, float* out,
-                    int64_t out_row, int64_t columns, bool accumulate) {
-  TileSums<kVectors> sums;
-  for (int64_t first = 0; first < count; first += kTileRowsAtOnce) {
-    const int64_t here = count - first < kTileRowsAtOnce ? count - first : kTileRowsAtOnce;
-    float* to = out + first * out_row;
-    sums.clear(kTileRowsAtOnce);
-    if (accumulate) sums.load_from(to, out_row, here, columns);
-    if (w.storage == LinearStorage::kInt8) {
-      tile_int8<kVectors>(w, rows, first, here, panel, sums);
-    } else {
-      tile_bfloat16<kVectors>(w, rows, first, panel, sums);
-    }
-    sums.store_to(to, out_row, here, columns);
+void multiply_vectors_amx(const PackedWeights& w, const LinearRows& rows, int64_t count, int64_t panel, int64_t vector,
+                          uint32_t* words, float* out, int64_t out_row, int64_t columns, bool accumulate) {
+  const char* from = w.data + panel * panel_bytes(w.storage, w.inputs);
+  TileWeights weights = {from + vector * kTileSide * 4, kPanelWidth * 4};
+  if (w.storage == LinearStorage::kInt8) {
+    widen_to_words<kVectors>(from, vector, w.inputs, words);
+    weights = {reinterpret_cast<const char*>(words), kVectors * 64};
   }
+  multiply_tiles<kVectors>(w, rows, count, weights, out, out_row, columns, accumulate);
 }
 
-// As multiply_panel_part, with codes or rounded inputs of tiled_rows(count) rows in memory.
+// As multiply_panel_part, with rounded inputs of tiled_rows(count) rows in memory. words: room for widened codes,
+// tile_words(inputs).
 inline void multiply_panel_part_amx(const PackedWeights& w, const LinearRows& rows, int64_t count, int64_t panel,
-                                    Range vectors, float* out, int64_t out_row, int64_t columns, bool accumulate) {
+                                    Range vectors, uint32_t* words, float* out, int64_t out_row, int64_t columns,
+                                    bool accumulate) {
   const TileShape shape;
   for (int64_t v = vectors.begin; v < vectors.end; v += 2) {
-    const char* from = w.data + panel * panel_bytes(w.storage, w.inputs) + v * kTileSide * 4;
+    const auto run = v + 2 <= vectors.end ? multiply_vectors_amx<2> : multiply_vectors_amx<1>;
     const int64_t offset = (v - vectors.begin) * kTileSide;
-    if (v + 2 <= vectors.end) {
-      multiply_tiles<2>(w, rows, count, from, out + offset, out_row, columns - offset, accumulate);
-    } else {
-      multiply_tiles<1>(w, rows, count, from, out + offset, out_row, columns - offset, accumulate);
-    }
+    run(w, rows, count, panel, v, words, out + offset, out_row, columns - offset, accumulate);
   }
 }
 
@@ -205,7 +174,8 @@ inline void multiply_panel_part_amx(const PackedWeights& w, const LinearRows& ro
 
 // Never called: without the tile unit there is no table that would.
 inline void multiply_panel_part_amx(const PackedWeights& w, const LinearRows& rows, int64_t count, int64_t panel,
-                                    Range vectors, float* out, int64_t out_row, int64_t columns, bool accumulate) {
+                                    Range vectors, uint32_t*, float* out, int64_t out_row, int64_t columns,
+                                    bool accumulate) {
   multiply_panel_part(w, rows, count, panel, vectors, out, out_row, columns, accumulate);
 }
 

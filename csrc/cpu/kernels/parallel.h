@@ -69,7 +69,7 @@ class SpinBarrier {
   }
 
  private:
-  static constexpr int kSpins = 20000;
+  static constexpr int kSpins = 1000;  // some 50 us
 
   static void relax() {
 #if defined(__x86_64__)

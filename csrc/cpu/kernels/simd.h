@@ -201,17 +201,6 @@ WORDKILN_INLINE Words multiply_wide(Words x, uint32_t y, Words& high) {
   return x * y;
 }
 
-// Of each lane: sum + the four products of its bytes, those of `x` from 0 to 255, those of `y` signed.
-WORDKILN_INLINE Simd<float>::Int add_byte_products(Simd<float>::Int sum, Simd<float>::Int x, Simd<float>::Int y) {
-#if defined(__AVX512VNNI__)
-  return (Simd<float>::Int)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)x, (__m512i)y);
-#else
-  WORDKILN_UNROLL
-  for (int shift = 0; shift < 32; shift += 8) sum += ((x >> shift) & 0xff) * ((y << (24 - shift)) >> 24);
-  return sum;
-#endif
-}
-
 template <int... I>
 struct Indices {};
 

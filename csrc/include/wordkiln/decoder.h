@@ -61,7 +61,7 @@ struct DecoderRun {
   int64_t rows;
   void* const* pages;
   int64_t pages_per_row;
-  bool prompt;  // the rows are parts of prompts, not one token each: with bfloat16 weights inputs may be rounded as well
+  bool prompt;  // parts of prompts: beside bfloat16 and int8 weights inputs may be rounded to bfloat16 as well
   const int64_t* wanted;  // [count] of the N tokens
   int64_t count;
   float* logits;           // [count, V]; or null:

@@ -2,9 +2,8 @@
 //
 // Sizes: M rows, K inputs, N outputs. Rows and bias are float32; the packed weights are float32, bfloat16 or int8.
 //
-// With float32 and bfloat16 weights, products and sums are float32. With int8, both sides are 127 steps to either side
-// of 0 for each group of kLinearGroup inputs, scaled by the group's largest value; the products of a group are summed
-// exactly, groups in float32. A row's result does not depend on what other rows there are.
+// Products and sums are float32. Weights in int8 are 127 steps to either side of 0, scaled for each output and group of
+// kLinearGroup inputs so that the largest is 127. A row's result does not depend on what other rows there are.
 #pragma once
 
 #include <cstddef>

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import collections
+import concurrent.futures
+import functools
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -17,6 +20,7 @@ from wordkiln.runtime.architecture import Architecture, TensorSource
 
 Array = NDArray[np.float32]
 Ids = NDArray[np.int64]
+Arrays = dict[str, Array]
 DType = Literal["float32", "bfloat16", "int8"]
 # Tokens of prompts that are read at once: bounds the memory of a call, and how long Ctrl-C waits.
 _CHUNK = 512
@@ -288,21 +292,39 @@ def _pack(a: Architecture, source: TensorSource, dtype: DType) -> _kernels.Decod
         storage=dtype,
     )
     names = frozenset(source.names())
-    for number in range(a.num_layers):
-        arrays = _layer_arrays(f"layers.{number}.", names, source)
-        # `arrays` must live through the call: it hands out addresses.
-        native.add_layer({name: array.ctypes.data for name, array in arrays.items()}, a.windows[number] or 0)
+    layers = (functools.partial(_layer_arrays, f"layers.{number}.", names, source) for number in range(a.num_layers))
+    arrays = _read_ahead([functools.partial(_end_arrays, a, names, source), *layers])
+    # What is read must live through the call: it hands out addresses.
+    ends = next(arrays)
+    native.set_ends({name: array.ctypes.data for name, array in ends.items()}, a.max_positions)
+    for layer, window in zip(arrays, a.windows, strict=True):
+        native.add_layer({name: array.ctypes.data for name, array in layer.items()}, window or 0)
+    return native
+
+
+def _read_ahead(reads: Sequence[Callable[[], Arrays]]) -> Iterator[Arrays]:
+    """The results in turn, the next two being read meanwhile: a file may have to be widened."""
+    with concurrent.futures.ThreadPoolExecutor(2) as readers:
+        reading: collections.deque[concurrent.futures.Future[Arrays]] = collections.deque()
+        for read in reads:
+            reading.append(readers.submit(read))
+            if len(reading) > 2:
+                yield reading.popleft().result()
+        while reading:
+            yield reading.popleft().result()
+
+
+def _end_arrays(a: Architecture, names: frozenset[str], source: TensorSource) -> Arrays:
     wanted = {"embedding": "embed.weight", "head": "head.weight", "norm": "norm.weight", "norm_bias": "norm.bias"}
     if a.rope_frequencies is None:
         wanted["positions"] = "positions.weight"
     arrays = {key: _read(source, name) for key, name in wanted.items() if name in names}
     if a.rope_frequencies is not None:
         arrays["frequencies"] = np.array(a.rope_frequencies, np.float32)
-    native.set_ends({name: array.ctypes.data for name, array in arrays.items()}, a.max_positions)
-    return native
+    return arrays
 
 
-def _layer_arrays(prefix: str, names: frozenset[str], source: TensorSource) -> dict[str, Array]:
+def _layer_arrays(prefix: str, names: frozenset[str], source: TensorSource) -> Arrays:
     def read(*parts: str) -> Array | None:
         present = [_read(source, prefix + part) for part in parts if prefix + part in names]
         return None if not present else present[0] if len(present) == 1 else np.concatenate(present)
