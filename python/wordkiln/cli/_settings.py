@@ -5,11 +5,19 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import typer
 
 from wordkiln.cli._files import read_text
+
+Model = Annotated[
+    Path, typer.Argument(help="A checkpoint, a run of `wordkiln train`, a Hugging Face directory, or a .gguf file.")
+]
+DType = Annotated[
+    Literal["float32", "bfloat16", "int8"], typer.Option(help="Of the weights in memory.", show_choices=True)
+]
 
 _PANEL = "Settings (docs/generation.md and docs/sampling.md say more)"
 

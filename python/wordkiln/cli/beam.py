@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from wordkiln.cli._files import STANDARD_INPUT, line_of, read_text
+from wordkiln.cli._settings import DType, Model
 
 
 def beam(
-    model: Annotated[Path, typer.Argument(help="A checkpoint directory, or a run directory of `wordkiln train`.")],
+    model: Model,
     prompt: Annotated[str, typer.Option(help="The text to continue; '-' reads it from standard input.")] = "",
     num_beams: Annotated[int, typer.Option(help="Texts that are written side by side.")] = 4,
     num_return: Annotated[int, typer.Option("--num-return", "-n", help="How many of them to print.")] = 1,
@@ -28,6 +28,7 @@ def beam(
     truncate: Annotated[
         str | None, typer.Option(help="'left' drops the beginning of a prompt that is too long.")
     ] = None,
+    dtype: DType = "float32",
     as_json: Annotated[bool, typer.Option("--json", help="A JSON object for each text, a line each.")] = False,
 ) -> None:
     """Search the most probable continuations of a prompt, and print them with their scores, the best first.
@@ -42,7 +43,7 @@ def beam(
         raise ArgumentError(f"early_stopping={early_stopping!r}: must be true, false or never")
     text = read_text(STANDARD_INPUT) if prompt == STANDARD_INPUT else prompt
     given: dict[str, Any] = {"prefix": prefix, "bad_words": bad_words, "truncate": truncate}
-    found = load(model).beam(
+    found = load(model, dtype).beam(
         text,
         num_beams=num_beams,
         num_return=num_return,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from wordkiln.cli._files import INTERRUPTED, STANDARD_INPUT, line_of, parse, read_text
-from wordkiln.cli._settings import takes_settings
+from wordkiln.cli._settings import DType, Model, takes_settings
 
 if TYPE_CHECKING:
     from wordkiln.generation import LanguageModel
@@ -19,7 +19,7 @@ _ANSWER_TOKENS = 512
 
 @takes_settings
 def chat(
-    model: Annotated[Path, typer.Argument(help="A model that was trained for chat: it has a chat template.")],
+    model: Model,
     system: Annotated[str | None, typer.Option(help="A system message to begin the conversation with.")] = None,
     messages: Annotated[
         str | None,
@@ -28,6 +28,7 @@ def chat(
         ),
     ] = None,
     template: Annotated[Path | None, typer.Option(help="A Jinja chat template in the place of the model's.")] = None,
+    dtype: DType = "float32",
     as_json: Annotated[bool, typer.Option("--json", help="The answer as a JSON object.")] = False,
     *,
     settings: dict[str, Any],
@@ -48,10 +49,12 @@ def chat(
         settings["template"] = read_text(str(template))
     interactive = messages is None and sys.stdin.isatty()
     given = [] if interactive else _read_messages(messages or STANDARD_INPUT)
-    language_model = load(model)
+    language_model = load(model, dtype)
     settings.setdefault("max_new_tokens", _answer_tokens(language_model))
     begin = [] if system is None else [{"role": "system", "content": system}]
     if interactive:
+        # A model without a template, or with one that is wrong, says so before the first question is typed.
+        language_model.chat_prompt([*begin, {"role": "user", "content": "?"}], template=settings.get("template"))
         Conversation(language_model, begin, settings).run()
     else:
         _answer(language_model, begin + given, as_json, settings)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from wordkiln.cli._files import INTERRUPTED, STANDARD_INPUT, check_output, line_of, read_records, read_text
-from wordkiln.cli._settings import takes_settings
+from wordkiln.cli._settings import DType, Model, takes_settings
 
 if TYPE_CHECKING:
     from wordkiln.generation import Completion, LanguageModel
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @takes_settings
 def generate(
-    model: Annotated[Path, typer.Argument(help="A checkpoint directory, or a run directory of `wordkiln train`.")],
+    model: Model,
     prompt: Annotated[
         str | None, typer.Option(help="The text to continue; '-' reads it from standard input. Default: none.")
     ] = None,
@@ -32,6 +32,7 @@ def generate(
         Path | None, typer.Option("--output", "-o", help="Write the results of --input here, whole or not at all.")
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Most texts to write at the same time.", min=1)] = 16,
+    dtype: DType = "float32",
     as_json: Annotated[bool, typer.Option("--json", help="A JSON object for each text, a line each.")] = False,
     *,
     settings: dict[str, Any],
@@ -53,9 +54,11 @@ def generate(
         raise ArgumentError("--output: is for the results of --input; a single text goes to standard output")
     if input is not None:
         check_output(output)
-        _write_many(load(model), read_records(input, "prompt"), output, n=n, max_batch_size=batch_size, **settings)
+        _write_many(
+            load(model, dtype), read_records(input, "prompt"), output, n=n, max_batch_size=batch_size, **settings
+        )
         return
-    language_model = load(model)
+    language_model = load(model, dtype)
     text = read_text(STANDARD_INPUT) if prompt == STANDARD_INPUT else prompt or ""
     if as_json:
         _write_json(language_model, text, n, settings)
@@ -84,7 +87,7 @@ def _write_text(model: LanguageModel, prompt: str, n: int, settings: dict[str, A
             stopped = True
         print()
         if stopped:
-            break
+            raise typer.Exit(INTERRUPTED)
 
 
 def _write_json(model: LanguageModel, prompt: str, n: int, settings: dict[str, Any]) -> None:

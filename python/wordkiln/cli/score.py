@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from wordkiln.cli._files import line_of, read_records, read_text
+from wordkiln.cli._settings import DType, Model
 
 if TYPE_CHECKING:
     from wordkiln.generation import TextScore
@@ -16,7 +16,7 @@ _SHOWN = 40
 
 
 def score(
-    model: Annotated[Path, typer.Argument(help="A checkpoint directory, or a run directory of `wordkiln train`.")],
+    model: Model,
     texts: Annotated[list[str] | None, typer.Argument(help="The texts.")] = None,
     file: Annotated[
         list[str] | None, typer.Option("--file", "-f", help="A file that is one text; '-': standard input; repeat.")
@@ -32,6 +32,7 @@ def score(
     stride: Annotated[
         int | None, typer.Option(help="Read a longer text in windows that begin so many tokens apart.")
     ] = None,
+    dtype: DType = "float32",
     as_json: Annotated[
         bool,
         typer.Option("--json", help="A JSON object for each text, a line each, with every token's log-probability."),
@@ -58,7 +59,7 @@ def score(
         names += [_short(record["text"]) for record in found]
     if not records:
         raise ArgumentError("TEXTS, --file or --input: give one of them at least")
-    scores = load(model).score(
+    scores = load(model, dtype).score(
         [record["text"] for record in records], context=context, window=window, stride=stride, special_tokens="text"
     )
     if as_json:

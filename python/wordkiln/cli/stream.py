@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from wordkiln.cli._files import INTERRUPTED, STANDARD_INPUT, line_of, read_text
-from wordkiln.cli._settings import takes_settings
+from wordkiln.cli._settings import DType, Model, takes_settings
 
 
 @takes_settings
 def stream(
-    model: Annotated[Path, typer.Argument(help="A checkpoint directory, or a run directory of `wordkiln train`.")],
+    model: Model,
     prompt: Annotated[
         str, typer.Option(help="The text to continue; '-' reads it from standard input. Default: none.")
     ] = "",
+    dtype: DType = "float32",
     as_json: Annotated[
         bool, typer.Option("--json", help="A JSON object for each piece, a line each; the last has the finish_reason.")
     ] = False,
@@ -29,7 +29,7 @@ def stream(
     """
     from wordkiln.generation import load
 
-    pieces = load(model).stream(read_text(STANDARD_INPUT) if prompt == STANDARD_INPUT else prompt, **settings)
+    pieces = load(model, dtype).stream(read_text(STANDARD_INPUT) if prompt == STANDARD_INPUT else prompt, **settings)
     for piece in pieces:
         print(line_of({"text": piece}) if as_json else piece, end="\n" if as_json else "", flush=True)
     print(line_of({"finish_reason": pieces.finish_reason}) if as_json else "")
