@@ -1,8 +1,8 @@
 """A step of beam search without the model: choosing among batch x beams x V continuations, against `transformers`."""
 
+import numpy as np
 import pairs
 import pytest
-import numpy as np
 import torch
 import transformers
 from transformers.generation.logits_process import LogitsProcessorList

@@ -1,8 +1,9 @@
 """Constraints: whatever is written under a mask matches, whatever matches can be written; beams; hostile grammars."""
 
+import contextlib
+import itertools
 import json
 import re
-import time
 
 import numpy as np
 import pytest
@@ -57,14 +58,15 @@ def test_what_is_written_matches(tokenizer, seed):
     if ended:
         person = json.loads(text)
         assert list(person) == ["name", "age"]
-        assert len(person["name"]) <= 6 and 0 <= person["age"] <= 99
+        assert len(person["name"]) <= 6
+        assert 0 <= person["age"] <= 99
     text, ended = write(Constraint(tokenizer, regex="[a-z月]{1,3}( [0-9]+)?"), tokenizer, seed)
     assert not ended or re.fullmatch("[a-z月]{1,3}( [0-9]+)?", text)
     text, ended = write(Constraint(tokenizer, choices=["the hat", "the", "月光", '"\n\\']), tokenizer, seed)
     assert ended
     assert text in ["the hat", "the", "月光", '"\n\\']
     text, ended = write(Constraint(tokenizer, grammar='start: "a" start "b" | "x"'), tokenizer, seed)
-    assert not ended or re.fullmatch("(a*)x(b*)", text) and text.count("a") == text.count("b")
+    assert not ended or re.fullmatch(f"(a{{{text.count('b')}}})x(b*)", text)
 
 
 @pytest.mark.property
@@ -150,7 +152,7 @@ def test_beams_keep_to_the_constraint(tokenizer):
     assert {tokenizer.decode(text.ids[:-1]) for text in texts} == set(choices)
     for text in texts:
         path = [1, *text.ids]
-        assert text.score == pytest.approx(sum(logprobs[a, b] for a, b in zip(path, path[1:], strict=False)), rel=1e-5)
+        assert text.score == pytest.approx(sum(logprobs[a, b] for a, b in itertools.pairwise(path)), rel=1e-5)
     with pytest.raises(ArgumentError, match="constraint: its end ids"):
         beam_search(Bigrams(), [[1]], BeamParams(), constraint)
 
@@ -166,7 +168,11 @@ def test_a_token_that_may_not_come_is_named(tokenizer):
     assert matcher.is_finished
 
 
-CHAIN = "".join(f"r{rule}: r{rule + 1}\n" for rule in range(4000))
+def chain(length):
+    """Rules that follow into each other."""
+    return "start: r0\n" + "".join(f"r{rule}: r{rule + 1}\n" for rule in range(length))
+
+
 HOSTILE = {
     "no JSON": {"schema": "{"},
     "no schema": {"schema": {"type": "nonsense"}},
@@ -191,7 +197,10 @@ HOSTILE = {
     "empty grammar": {"grammar": ""},
     "missing rule": {"grammar": "start: missing"},
     "deep grammar": {"grammar": "start: " + "(" * 20_000 + '"a"' + ")" * 20_000},
-    "chain of rules": {"grammar": "start: r0\n" + CHAIN},
+    "chain of rules": {"grammar": chain(300)},
+    "long grammar": {"grammar": chain(8000)},
+    "many properties": {"schema": {"properties": {f"p{number}": {} for number in range(1025)}}},
+    "many objects": {"schema": {"prefixItems": [{"properties": {f"p{n}": {} for n in range(1000)}}] * 10}},
 }
 
 
@@ -220,18 +229,16 @@ EXPENSIVE = {
     "ambiguous": {"grammar": 'start: s\ns: s s | "a" | "a" s | s "a"\n'},
     "long text": {"schema": {"type": "string", "maxLength": 100_000}},
     "many choices": {"choices": [f"{number:05}" for number in range(20_000)]},
-    "many properties": {"schema": {"properties": {f"p{number}": {"type": "integer"} for number in range(2000)}}},
+    "many properties": {"schema": {"properties": {f"p{number}": {"type": "integer"} for number in range(1000)}}},
+    "deep rules": {"grammar": chain(4000) + 'r4000: "a"\n'},
 }
 
 
 @pytest.mark.abuse
+@pytest.mark.timeout(60)
 @pytest.mark.parametrize("case", EXPENSIVE)
 def test_expensive_grammars_end_in_bounded_time(tokenizer, case):
-    """Either they work, or they are refused: for each token of a text within what the limits allow."""
-    start = time.monotonic()
-    try:
-        write(Constraint(tokenizer, **EXPENSIVE[case]), tokenizer, 0, longest=20)
-    except ArgumentError as error:
-        assert str(error)
-    # What is asserted is that it ends at all: the limits alone would allow half a second a token on a slow machine.
-    assert time.monotonic() - start < 60
+    """Either they work, or they are refused. pytest's own limit of time is what fails where neither happens."""
+    with contextlib.suppress(ArgumentError):
+        text, _ = write(Constraint(tokenizer, **EXPENSIVE[case]), tokenizer, 0, longest=20)
+        assert text

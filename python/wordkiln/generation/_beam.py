@@ -75,11 +75,11 @@ class BeamParams:
             ("no_repeat_ngram_size", 0, _LARGEST_ID),
         ):
             checked[name] = _checks.integer(name, getattr(self, name), low, high)
-        for name, low, high in (
+        for name, least, most in (
             ("length_penalty", -_LARGEST_LENGTH_PENALTY, _LARGEST_LENGTH_PENALTY),
             ("diversity_penalty", 0.0, _LARGEST_DIVERSITY_PENALTY),
         ):
-            checked[name] = _checks.real(name, getattr(self, name), low, high)
+            checked[name] = _checks.real(name, getattr(self, name), least, most)
         checked["end_ids"] = _ids("end_ids", self.end_ids)
         for name in ("forced_prefix", "bad_words"):
             lists = _sequence(name, getattr(self, name))

@@ -6,6 +6,7 @@ mod error;
 mod group;
 mod history;
 mod params;
+mod row;
 mod scan;
 
 use rayon::prelude::*;
@@ -13,12 +14,11 @@ use rayon::prelude::*;
 pub use error::BeamError;
 pub use params::{BeamParams, EarlyStopping, MAX_BEAMS, MAX_END_IDS};
 
-use crate::error::Fault;
 use bans::Bans;
-use group::{Ended, Group, Workspace};
+use group::{Ended, Group, Rows, Workspace};
 use history::{History, Node};
 use params::check_ids;
-use scan::{Allowed, Scan};
+use row::Row;
 
 /// Fewer logits than this are searched on the calling thread: waking others would take longer.
 pub const PARALLEL_FROM: usize = 1 << 17;
@@ -34,17 +34,6 @@ pub struct Hypothesis {
     pub score: f64,
     /// Whether an end token ended it; else its length did.
     pub by_end_id: bool,
-}
-
-/// A row of logits that is being read: which text it continues, and what was found in it.
-#[derive(Clone, Debug)]
-struct Row {
-    prompt: usize,
-    node: Node,
-    scan: Scan,
-    context: Vec<u32>,
-    banned: Vec<u32>,
-    outcome: Result<(), Fault>,
 }
 
 /// Searches the most probable texts of a batch of prompts.
@@ -131,16 +120,17 @@ impl BeamSearch {
         let words = self.vocab_size.div_ceil(32);
         check_length("logits", logits.len(), self.live * self.vocab_size)?;
         masks.map_or(Ok(()), |masks| check_length("masks", masks.len(), self.live * words))?;
-        self.scan(logits, masks.map(|masks| (masks, words)));
-        self.check_rows()?;
+        self.read(logits, masks.map(|masks| (masks, words)));
+        self.check_rows(logits)?;
         self.written += 1;
         self.space.parents.clear();
         self.space.tokens.clear();
-        let Self { params, groups, rows, history, space, written, .. } = self;
+        let Self { params, groups, history, space, written, .. } = self;
+        let rows = Rows { all: &self.rows, logits, vocab_size: self.vocab_size };
         for groups in groups.chunks_mut(params.num_beam_groups) {
             let taken_from = space.tokens.len();
             for group in groups.iter_mut().filter(|group| !group.beams.is_empty()) {
-                group.advance(params, *written, |row| &rows[row].scan, taken_from, history, space);
+                group.advance(params, *written, rows, taken_from, history, space);
             }
         }
         self.assign_rows();
@@ -154,34 +144,27 @@ impl BeamSearch {
         groups.map(|groups| best_of(groups, self.params.num_return, &self.history)).collect()
     }
 
-    fn scan(&mut self, logits: &[f32], masks: Option<(&[u32], usize)>) {
-        let Self { params, bans, prompts, prefixes, history, rows, live, vocab_size, written, .. } = self;
-        // Tokens that other groups take may cost: as many more are looked at.
-        let count = params.reach() + if params.num_beam_groups > 1 { params.num_beams } else { 0 };
-        let scan = |(index, (row, logits)): (usize, (&mut Row, &[f32]))| {
+    fn read(&mut self, logits: &[f32], masks: Option<(&[u32], usize)>) {
+        let Self { bans, prompts, prefixes, history, rows, live, vocab_size, written, .. } = self;
+        let read = |(index, (row, logits)): (usize, (&mut Row, &[f32]))| {
             let mask = masks.and_then(|(masks, words)| masks.chunks(words).nth(index));
             let forced = prefixes.get(row.prompt).and_then(|prefix| prefix.get(*written)).copied();
-            row.find_candidates(logits, [bans.mask(), mask], forced, count, |row| {
-                row.collect_context(&prompts[row.prompt], history, bans.context());
-                bans.collect(&row.context, *written, &mut row.banned);
-            });
+            row.read(logits, mask, forced, bans, (&prompts[row.prompt], history, *written));
         };
         let rows = &mut rows[..*live];
         if rows.len() > 1 && logits.len() >= PARALLEL_FROM {
-            rows.par_iter_mut().zip(logits.par_chunks(*vocab_size)).enumerate().for_each(scan);
+            rows.par_iter_mut().zip(logits.par_chunks(*vocab_size)).enumerate().for_each(read);
         } else {
-            rows.iter_mut().zip(logits.chunks(*vocab_size)).enumerate().for_each(scan);
+            rows.iter_mut().zip(logits.chunks(*vocab_size)).enumerate().for_each(read);
         }
     }
 
-    fn check_rows(&self) -> Result<(), BeamError> {
-        let rows = &self.rows[..self.live];
-        for (index, row) in rows.iter().enumerate() {
+    fn check_rows(&self, logits: &[f32]) -> Result<(), BeamError> {
+        for (index, row) in self.rows[..self.live].iter().enumerate() {
             row.outcome.map_err(|fault| BeamError::Logits { row: index, prompt: row.prompt, fault })?;
         }
-        let is_over = |group: &Group| {
-            group.ended.is_empty() && group.beams.iter().all(|beam| rows[beam.row].scan.candidates.is_empty())
-        };
+        let rows = Rows { all: &self.rows, logits, vocab_size: self.vocab_size };
+        let is_over = |group: &Group| group.ended.is_empty() && group.is_stuck(rows);
         match self.groups.chunks(self.params.num_beam_groups).position(|groups| groups.iter().all(is_over)) {
             Some(prompt) => Err(BeamError::NoToken { prompt, written: self.written }),
             None => Ok(()),
@@ -200,44 +183,6 @@ impl BeamSearch {
                 }
             }
         }
-    }
-}
-
-impl Row {
-    fn new(prompt: usize, node: Node) -> Self {
-        let (context, banned) = (Vec::new(), Vec::new());
-        Self { prompt, node, scan: Scan::default(), context, banned, outcome: Ok(()) }
-    }
-
-    fn find_candidates(
-        &mut self,
-        logits: &[f32],
-        masks: [Option<&[u32]>; 2],
-        forced: Option<u32>,
-        count: usize,
-        collect_bans: impl FnOnce(&mut Self),
-    ) {
-        self.outcome = self.scan.summarise(logits);
-        if self.outcome.is_err() {
-            return;
-        }
-        if let Some(token) = forced {
-            // What the caller forces no ban keeps away; only a mask, which belongs to the step, can.
-            let masks = [None, masks[1]];
-            self.scan.take_one(logits, token, Allowed { masks, banned: &[] });
-        } else {
-            collect_bans(self);
-            self.scan.take_highest(logits, count, Allowed { masks, banned: &self.banned });
-        }
-    }
-
-    /// The last `length` tokens of prompt and text.
-    fn collect_context(&mut self, prompt: &[u32], history: &History, length: usize) {
-        self.context.clear();
-        self.context.extend(history.backwards(self.node).take(length));
-        let rest = length - self.context.len();
-        self.context.extend(prompt.iter().rev().take(rest));
-        self.context.reverse();
     }
 }
 

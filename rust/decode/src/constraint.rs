@@ -9,9 +9,14 @@ use llguidance::api::{ParserLimits, TopLevelGrammar};
 use llguidance::toktrie::{ApproximateTokEnv, InferenceCapabilities, TokRxInfo, TokTrie};
 use llguidance::{ParserFactory, panic_utils};
 use rayon::prelude::*;
+use serde_json::Value;
 
 /// Most bytes of a JSON schema, and of all choices together.
 pub const MAX_SCHEMA: usize = 1 << 20;
+/// Most members of one object of a schema: the time to compile optional properties grows with their number's square.
+const MAX_MEMBERS: usize = 1 << 10;
+/// Most members of all objects of a schema.
+const MAX_ALL_MEMBERS: usize = 10_000;
 /// Most bytes of a regular expression or a Lark grammar.
 pub const MAX_GRAMMAR: usize = 1 << 16;
 /// A longer token is never allowed: the trie's nodes count their depth in ten bits.
@@ -62,7 +67,9 @@ impl Grammar {
         }
         match self {
             Grammar::Schema(text) => {
-                TopLevelGrammar::from_tagged_str("json_schema", text).map_err(|error| wrong(brief(&error.to_string())))
+                let schema: Value = serde_json::from_str(text).map_err(|error| wrong(brief(&error.to_string())))?;
+                check_members(&schema, &mut 0).map_err(wrong)?;
+                Ok(TopLevelGrammar::from_json_schema(schema))
             }
             Grammar::Regex(text) => Ok(TopLevelGrammar::from_regex(text)),
             Grammar::Lark(text) => Ok(TopLevelGrammar::from_lark(text.clone())),
@@ -297,6 +304,24 @@ fn lock(matcher: &Mutex<Matcher>) -> MutexGuard<'_, Matcher> {
     matcher.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Depth is no danger: JSON that was parsed has at most 128 levels.
+fn check_members(schema: &Value, total: &mut usize) -> Result<(), String> {
+    match schema {
+        Value::Object(members) => {
+            *total += members.len();
+            if members.len() > MAX_MEMBERS {
+                return Err(format!("has an object of {} members: must be at most {MAX_MEMBERS}", members.len()));
+            }
+            if *total > MAX_ALL_MEMBERS {
+                return Err(format!("its objects have more than {MAX_ALL_MEMBERS} members together"));
+            }
+            members.values().try_for_each(|member| check_members(member, total))
+        }
+        Value::Array(items) => items.iter().try_for_each(|item| check_members(item, total)),
+        _ => Ok(()),
+    }
+}
+
 /// A token's bytes, or none where grammars could not match it, or take it for a special token.
 fn usable(token: Vec<u8>) -> Vec<u8> {
     if token.len() > LONGEST_TOKEN || token.first() == Some(&SPECIAL) { Vec::new() } else { token }
@@ -310,6 +335,9 @@ fn limit(message: &str) -> ConstraintError {
 fn brief(message: &str) -> String {
     let message = message.split("<non-verbose/>").next().unwrap_or(message);
     let message = message.split("<backtrace>").next().unwrap_or(message).trim();
+    if message.starts_with("panic") {
+        return "more than llguidance can take: it must be smaller".into();
+    }
     match message.char_indices().nth(LONGEST_MESSAGE) {
         Some((end, _)) => format!("{}...", &message[..end]),
         None => message.to_owned(),

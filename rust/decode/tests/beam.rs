@@ -3,7 +3,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use wordkiln_decode::rng::uniform;
+use wordkiln_decode::rng::uniforms;
 use wordkiln_decode::{BeamError, BeamParams, BeamSearch, Fault};
 
 thread_local! {
@@ -30,7 +30,7 @@ static ALLOCATOR: Counting = Counting;
 
 /// Logits from 0 to 8, others in each step.
 fn logits(step: u64, rows: usize, vocab_size: usize) -> Vec<f32> {
-    (0..rows * vocab_size).map(|place| uniform(step, place as u64) as f32 * 8.0).collect()
+    (0..rows * vocab_size).map(|place| uniforms(step, place as u64)[0] as f32 * 8.0).collect()
 }
 
 fn search(params: BeamParams, prompts: usize, vocab_size: usize) -> BeamSearch {

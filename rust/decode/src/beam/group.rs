@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use super::history::{History, Node};
 use super::params::{BeamParams, EarlyStopping};
-use super::scan::Scan;
+use super::row::Row;
 
 /// A text that is still being written.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -47,10 +47,27 @@ impl Continuation {
 #[derive(Clone, Debug, Default)]
 pub struct Workspace {
     continuations: Vec<Continuation>,
+    tops: Vec<f64>,
     next: Vec<Beam>,
     /// The rows and tokens of the beams that run on, in the order of the next logits' rows.
     pub parents: Vec<usize>,
     pub tokens: Vec<i32>,
+}
+
+/// The rows of a step.
+#[derive(Clone, Copy)]
+pub struct Rows<'a> {
+    pub all: &'a [Row],
+    pub logits: &'a [f32],
+    pub vocab_size: usize,
+}
+
+impl<'a> Rows<'a> {
+    /// The tokens that `row` may go on with, of logits from `bound` on.
+    fn tokens_from(self, row: usize, bound: f32) -> impl Iterator<Item = (u32, f32)> + 'a {
+        let logits = &self.logits[row * self.vocab_size..][..self.vocab_size];
+        self.all[row].tokens_from(logits, bound)
+    }
 }
 
 /// Beams that are ranked among themselves.
@@ -70,18 +87,18 @@ impl Group {
         Self { beams, ended: Vec::with_capacity(params.group_size() + 1) }
     }
 
-    /// Goes on by one token; `written` counts it. `scan_of` gives the row of a beam, `taken` the tokens that earlier
-    /// groups of the same prompt took in this step.
-    pub fn advance<'a>(
+    /// Goes on by one token; `written` counts it. The tokens in `space` from `taken_from` on are those that earlier groups
+    /// of the same prompt took in this step.
+    pub fn advance(
         &mut self,
         params: &BeamParams,
         written: usize,
-        scan_of: impl Fn(usize) -> &'a Scan,
+        rows: Rows<'_>,
         taken_from: usize,
         history: &mut History,
         space: &mut Workspace,
     ) {
-        self.rank_continuations(params, scan_of, taken_from, space);
+        self.rank_continuations(params, rows, taken_from, space);
         let last = written == params.max_new_tokens;
         let size = params.group_size();
         space.next.clear();
@@ -113,24 +130,25 @@ impl Group {
         }
     }
 
+    /// Whether no beam has a token to go on with.
+    pub fn is_stuck(&self, rows: Rows<'_>) -> bool {
+        self.beams.iter().all(|beam| rows.tokens_from(beam.row, f32::NEG_INFINITY).next().is_none())
+    }
+
     /// The best `reach` continuations of all beams, the best first.
-    fn rank_continuations<'a>(
-        &self,
-        params: &BeamParams,
-        scan_of: impl Fn(usize) -> &'a Scan,
-        taken_from: usize,
-        space: &mut Workspace,
-    ) {
-        let Workspace { continuations, tokens, .. } = space;
+    fn rank_continuations(&self, params: &BeamParams, rows: Rows<'_>, taken_from: usize, space: &mut Workspace) {
+        let Workspace { continuations, tops, tokens, .. } = space;
         let taken = &tokens[taken_from..];
+        let bound = self.lower_bound(params.reach(), taken.len(), rows, tops);
         continuations.clear();
         for (beam, &Beam { row, sum, .. }) in self.beams.iter().enumerate() {
-            let scan = scan_of(row);
-            continuations.extend(scan.candidates.iter().map(|candidate| {
-                let token = candidate.id;
+            let before = sum - rows.all[row].scan.log_total;
+            // A little less: the sums were rounded, and so is their difference.
+            let slack = (bound.abs() + before.abs()) * 1e-12;
+            let bound = ((bound - before - slack) as f32).next_down();
+            continuations.extend(rows.tokens_from(row, bound).map(|(token, logit)| {
                 let times = taken.iter().filter(|&&other| other == token as i32).count();
-                let log_probability = f64::from(candidate.logit) - scan.log_total;
-                Continuation { sum: sum + log_probability - params.diversity_penalty * times as f64, beam, token }
+                Continuation { sum: before + f64::from(logit) - params.diversity_penalty * times as f64, beam, token }
             }));
         }
         let reach = params.reach();
@@ -139,6 +157,25 @@ impl Group {
             continuations.truncate(reach);
         }
         continuations.sort_unstable_by(Continuation::rank);
+    }
+
+    /// A sum that the `reach` best continuations have: more parts of rows have a token with such a sum, by the number of
+    /// tokens that are banned or that cost.
+    fn lower_bound(&self, reach: usize, taken: usize, rows: Rows<'_>, tops: &mut Vec<f64>) -> f64 {
+        tops.clear();
+        let mut nth = reach;
+        for &Beam { row, sum, .. } in &self.beams {
+            let Row { scan, banned, forced, .. } = &rows.all[row];
+            if forced.is_some() {
+                return f64::NEG_INFINITY;
+            }
+            nth += banned.len() + taken;
+            tops.extend(scan.tops.iter().map(|&top| sum - scan.log_total + f64::from(top)));
+        }
+        if nth > tops.len() {
+            return f64::NEG_INFINITY;
+        }
+        *tops.select_nth_unstable_by(nth - 1, |a, b| b.total_cmp(a)).1
     }
 
     fn is_done(&self, params: &BeamParams, written: usize) -> bool {

@@ -1,37 +1,22 @@
 //! One row of logits: its normaliser, and its highest tokens without sorting the vocabulary. One pass over memory.
 
-use std::cmp::Ordering;
-
 use crate::error::Fault;
 use crate::exp::exp;
+use crate::kernels::{self, BLOCK};
 
-/// Independent accumulators of a pass, so that it vectorises.
-const LANES: usize = 16;
-/// Logits per chunk: what is summarised twice while it lies in the first cache. A *strand* is one lane of a chunk,
-/// 64 logits that lie `LANES` apart: its maximum needs no reduction across a vector.
-const CHUNK: usize = LANES * 64;
+/// Blocks of a chunk: what is summarised twice while it lies in the first cache.
+const CHUNK_BLOCKS: usize = 64;
+const CHUNK: usize = CHUNK_BLOCKS * BLOCK;
+/// Blocks of a group, whose common maximum is what a bound is made of.
+const GROUP_BLOCKS: usize = 16;
 
-/// A token and its logit.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Candidate {
-    pub logit: f32,
-    pub id: u32,
-}
-
-impl Candidate {
-    /// Higher logits first, equal ones by id. Logits are no NaN here.
-    fn rank(&self, other: &Self) -> Ordering {
-        other.logit.partial_cmp(&self.logit).unwrap_or(Ordering::Equal).then(self.id.cmp(&other.id))
-    }
-}
-
-/// Which tokens a row may continue with.
+/// What the next token may be.
 #[derive(Clone, Copy, Debug)]
-pub struct Allowed<'a> {
-    /// Bit i % 32 of word i / 32 set: token i may come. None: all may.
-    pub masks: [Option<&'a [u32]>; 2],
-    /// Tokens that may not come, a few, in ascending order.
-    pub banned: &'a [u32],
+pub enum Choice<'a> {
+    /// This one, if all masks allow it.
+    Forced(u32),
+    /// All but these, a few, in ascending order.
+    AllBut(&'a [u32]),
 }
 
 /// The summary of a row, and its buffers.
@@ -39,89 +24,91 @@ pub struct Allowed<'a> {
 pub struct Scan {
     /// Log of the sum of exp over the whole row: logit - log_total is a token's log-probability.
     pub log_total: f64,
-    /// The highest allowed tokens, in no order; none with logit -inf.
-    pub candidates: Vec<Candidate>,
-    strands: Vec<[f32; LANES]>,
-    order: Vec<f32>,
+    /// The highest logit of each group of blocks, of allowed tokens.
+    pub tops: Vec<f32>,
+    block_max: Vec<f32>,
+    /// The tokens that all masks allow; empty where there is no mask.
+    mask: Vec<u32>,
 }
 
 impl Scan {
-    /// Reads the row once: the normaliser and the strands' maxima.
-    pub fn summarise(&mut self, logits: &[f32]) -> Result<(), Fault> {
-        self.strands.resize(logits.len().div_ceil(CHUNK), [f32::NEG_INFINITY; LANES]);
-        let summary = summarise(logits, &mut self.strands);
-        if summary.any_nan {
-            return Err(Fault::Nan { id: position(logits, |logit| logit.is_nan()) });
-        }
-        if summary.highest == f32::INFINITY {
-            return Err(Fault::Infinite { id: position(logits, |logit| logit == f32::INFINITY) });
-        }
-        if summary.highest == f32::NEG_INFINITY {
-            return Err(Fault::Empty);
-        }
-        self.log_total = f64::from(summary.highest) + summary.mass.ln();
+    /// Reads the row once: the normaliser, and the highest logits of its parts. `masks` have bit i % 32 of word i / 32 set
+    /// where token i may come.
+    pub fn summarise(&mut self, logits: &[f32], masks: [Option<&[u32]>; 2]) -> Result<(), Fault> {
+        self.read(logits)?;
+        self.restrict(logits, masks);
+        self.tops.clear();
+        self.tops.extend(self.block_max.chunks(GROUP_BLOCKS).map(highest_of));
         Ok(())
     }
 
-    /// Makes `token` the only candidate.
-    pub fn take_one(&mut self, logits: &[f32], token: u32, allowed: Allowed<'_>) {
-        self.candidates.clear();
-        let logit = logits.get(token as usize).copied().unwrap_or(f32::NEG_INFINITY);
-        if logit > f32::NEG_INFINITY && allowed.masks.iter().flatten().all(|mask| has(mask, token)) {
-            self.candidates.push(Candidate { logit, id: token });
-        }
+    /// The tokens of `choice` whose logit is at least `bound` and not -inf, in no order that matters.
+    pub fn tokens_from<'a>(
+        &'a self,
+        logits: &'a [f32],
+        bound: f32,
+        choice: Choice<'a>,
+    ) -> impl Iterator<Item = (u32, f32)> + 'a {
+        let (forced, banned) = match choice {
+            Choice::Forced(token) => (Some(token as usize), &[][..]),
+            Choice::AllBut(banned) => (None, banned),
+        };
+        let blocks = forced.map_or(0..self.block_max.len(), |token| token / BLOCK..token / BLOCK + 1);
+        let high = blocks.filter(move |&block| self.block_max.get(block).is_some_and(|&max| max >= bound));
+        let tokens = high.flat_map(move |block| {
+            let block = block * BLOCK;
+            logits[block..].iter().take(BLOCK).zip(block as u32..).map(|(&logit, id)| (id, logit))
+        });
+        tokens.filter(move |&(id, logit)| {
+            logit >= bound
+                && logit > f32::NEG_INFINITY
+                && forced.is_none_or(|token| token == id as usize)
+                && (self.mask.is_empty() || has(&self.mask, id))
+                && banned.binary_search(&id).is_err()
+        })
     }
 
-    /// Makes the `count` highest allowed tokens the candidates. The row must have been summarised.
-    pub fn take_highest(&mut self, logits: &[f32], count: usize, allowed: Allowed<'_>) {
-        if allowed.masks.iter().any(Option::is_some) {
-            restrict(logits, allowed.masks, &mut self.strands);
-        }
-        let reach = count.saturating_add(allowed.banned.len());
-        let bound = self.lower_bound_of_nth(reach);
-        self.candidates.clear();
-        // Where few strands tie with the bound this is enough for good.
-        self.candidates.reserve(logits.len().min(4 * reach));
-        for (chunk, (logits, strands)) in logits.chunks(CHUNK).zip(&self.strands).enumerate() {
-            for (lane, _) in strands.iter().enumerate().filter(|&(_, &max)| max >= bound) {
-                let ids = (chunk * CHUNK + lane..).step_by(LANES).map(|id| id as u32);
-                let strand = logits.iter().skip(lane).step_by(LANES);
-                let high = ids.zip(strand).filter(|&(_, &logit)| logit >= bound);
-                self.candidates.extend(high.map(|(id, &logit)| Candidate { logit, id }));
+    fn read(&mut self, logits: &[f32]) -> Result<(), Fault> {
+        let block_max = &mut self.block_max;
+        block_max.resize(logits.len().div_ceil(BLOCK), 0.0);
+        let (mut highest, mut mass) = (f32::NEG_INFINITY, 0.0);
+        for (chunk, block_max) in logits.chunks(CHUNK).zip(block_max.chunks_mut(CHUNK_BLOCKS)) {
+            if kernels::maxima(chunk, block_max) {
+                return Err(Fault::Nan { id: position(logits, |logit| logit.is_nan()) });
+            }
+            let top = highest_of(block_max);
+            if top == f32::INFINITY {
+                return Err(Fault::Infinite { id: position(logits, |logit| logit == f32::INFINITY) });
+            }
+            if top > f32::NEG_INFINITY {
+                let sum = kernels::mass(chunk, top);
+                let rise = f64::from(exp((highest - top).min(0.0)));
+                let fall = f64::from(exp((top - highest).min(0.0)));
+                (highest, mass) = (highest.max(top), mass * rise + sum * fall);
             }
         }
-        let masks = allowed.masks;
-        self.candidates.retain(|candidate| {
-            masks.iter().flatten().all(|mask| has(mask, candidate.id))
-                && allowed.banned.binary_search(&candidate.id).is_err()
-                && candidate.logit > f32::NEG_INFINITY
-        });
-        if count < self.candidates.len() {
-            self.candidates.select_nth_unstable_by(count, Candidate::rank);
-            self.candidates.truncate(count);
+        if highest == f32::NEG_INFINITY {
+            return Err(Fault::Empty);
+        }
+        self.log_total = f64::from(highest) + mass.ln();
+        Ok(())
+    }
+
+    /// Makes the blocks' maxima those of the tokens that all masks allow.
+    fn restrict(&mut self, logits: &[f32], masks: [Option<&[u32]>; 2]) {
+        let Self { block_max, mask, .. } = self;
+        mask.clear();
+        for other in masks.into_iter().flatten() {
+            if mask.is_empty() {
+                mask.extend_from_slice(other);
+            } else {
+                mask.iter_mut().zip(other).for_each(|(word, other)| *word &= other);
+            }
+        }
+        if !mask.is_empty() {
+            kernels::allowed_maxima(logits, mask, block_max);
         }
     }
-
-    /// A value that the `nth` highest allowed logit reaches: `nth` strands have a maximum at least as high.
-    fn lower_bound_of_nth(&mut self, nth: usize) -> f32 {
-        let Self { strands, order, .. } = self;
-        order.clear();
-        order.reserve(strands.len() * LANES);
-        order.extend(strands.iter().map(highest_lane));
-        // First among the chunks' maxima, of which there are few, then among the strands that reach that.
-        let first = nth_highest(order, nth);
-        order.clear();
-        order.extend(strands.iter().flatten().copied().filter(|&max| max >= first));
-        nth_highest(order, nth)
-    }
-}
-
-/// The `nth` highest value, or -inf where there are not so many.
-fn nth_highest(values: &mut [f32], nth: usize) -> f32 {
-    if nth == 0 || nth > values.len() {
-        return f32::NEG_INFINITY;
-    }
-    *values.select_nth_unstable_by(nth - 1, |a, b| b.total_cmp(a)).1
 }
 
 fn has(mask: &[u32], id: u32) -> bool {
@@ -132,150 +119,49 @@ fn position(logits: &[f32], found: impl Fn(f32) -> bool) -> usize {
     logits.iter().position(|&logit| found(logit)).unwrap_or(0)
 }
 
-fn highest_lane(lanes: &[f32; LANES]) -> f32 {
-    lanes.iter().copied().fold(f32::NEG_INFINITY, f32::max)
-}
-
-struct Summary {
-    highest: f32,
-    /// Sum of exp(logit - highest).
-    mass: f64,
-    any_nan: bool,
-}
-
-/// Compiles `$body` once for each instruction set and calls the best that this CPU has. The bits are the same in all: no
-/// operation is contracted or reordered.
-macro_rules! for_this_cpu {
-    ($name:ident($($argument:ident: $type:ty),*) $(-> $result:ty)? = $body:ident) => {
-        fn $name($($argument: $type),*) $(-> $result)? {
-            #[cfg(target_arch = "x86_64")]
-            {
-                #[target_feature(enable = "avx512f")]
-                fn avx512($($argument: $type),*) $(-> $result)? {
-                    $body($($argument),*)
-                }
-                #[target_feature(enable = "avx2")]
-                fn avx2($($argument: $type),*) $(-> $result)? {
-                    $body($($argument),*)
-                }
-                if is_x86_feature_detected!("avx512f") {
-                    // SAFETY: the CPU has what the function needs.
-                    return unsafe { avx512($($argument),*) };
-                }
-                if is_x86_feature_detected!("avx2") {
-                    // SAFETY: the CPU has what the function needs.
-                    return unsafe { avx2($($argument),*) };
-                }
-            }
-            $body($($argument),*)
-        }
-    };
-}
-
-for_this_cpu!(summarise(logits: &[f32], strands: &mut [[f32; LANES]]) -> Summary = summarise_chunks);
-for_this_cpu!(restrict(logits: &[f32], masks: [Option<&[u32]>; 2], strands: &mut [[f32; LANES]]) = restrict_chunks);
-
-#[inline(always)]
-fn summarise_chunks(logits: &[f32], strands: &mut [[f32; LANES]]) -> Summary {
-    let mut total = Summary { highest: f32::NEG_INFINITY, mass: 0.0, any_nan: false };
-    for (chunk, strands) in logits.chunks(CHUNK).zip(strands) {
-        let mut max = [f32::NEG_INFINITY; LANES];
-        let mut nan = [0_u32; LANES];
-        for_each_lane(chunk, |lane, logit| {
-            max[lane] = if logit > max[lane] { logit } else { max[lane] };
-            nan[lane] |= u32::from(logit.is_nan());
-        });
-        *strands = max;
-        total.any_nan |= nan.iter().any(|&lane| lane != 0);
-        let highest = highest_lane(&max);
-        if highest.is_finite() {
-            let mut mass = [0.0_f32; LANES];
-            for_each_lane(chunk, |lane, logit| mass[lane] += exp(logit - highest));
-            let mass: f64 = mass.iter().map(|&lane| f64::from(lane)).sum();
-            if highest > total.highest {
-                total.mass = total.mass * f64::from(exp(total.highest - highest)) + mass;
-            } else {
-                total.mass += mass * f64::from(exp(highest - total.highest));
-            }
-        }
-        total.highest = total.highest.max(highest);
-    }
-    total
-}
-
-/// The strands' maxima once more, of the tokens in all masks alone.
-#[inline(always)]
-fn restrict_chunks(logits: &[f32], masks: [Option<&[u32]>; 2], strands: &mut [[f32; LANES]]) {
-    for (number, (chunk, strands)) in logits.chunks(CHUNK).zip(strands).enumerate() {
-        let mut words = [u32::MAX; CHUNK / 32];
-        for mask in masks.iter().flatten() {
-            let mask = mask.iter().skip(number * words.len());
-            words.iter_mut().zip(mask).for_each(|(word, mask)| *word &= mask);
-        }
-        if words.iter().all(|&word| word == u32::MAX) {
-            continue;
-        }
-        let mut max = [f32::NEG_INFINITY; LANES];
-        for (logits, word) in chunk.chunks(32).zip(words).filter(|&(_, word)| word != 0) {
-            for (half, logits) in logits.chunks(LANES).enumerate() {
-                let bits = word >> (half * LANES);
-                for (lane, &logit) in logits.iter().enumerate() {
-                    let allowed = bits >> lane & 1 == 1;
-                    max[lane] = if allowed && logit > max[lane] { logit } else { max[lane] };
-                }
-            }
-        }
-        *strands = max;
-    }
-}
-
-/// Calls `take(lane, logit)` for each logit: over whole groups of lanes first, whose fixed length lets the loop vectorise.
-#[inline(always)]
-fn for_each_lane(chunk: &[f32], mut take: impl FnMut(usize, f32)) {
-    let (groups, rest) = chunk.as_chunks::<LANES>();
-    for group in groups {
-        for (lane, &logit) in group.iter().enumerate() {
-            take(lane, logit);
-        }
-    }
-    for (lane, &logit) in rest.iter().enumerate() {
-        take(lane, logit);
-    }
+fn highest_of(values: &[f32]) -> f32 {
+    values.iter().copied().fold(f32::NEG_INFINITY, f32::max)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rng::uniform;
+    use crate::rng::uniforms;
 
     /// Few different values, so that many tie; some -inf.
     fn row(seed: u64, size: usize) -> Vec<f32> {
-        let value = |id| (uniform(seed, id as u64) * 50.0).floor() as f32 - 40.0;
+        let value = |id| (uniforms(seed, id as u64)[0] * 50.0).floor() as f32 - 40.0;
         (0..size).map(|id| if id % 7 == 3 { f32::NEG_INFINITY } else { value(id) }).collect()
     }
 
     #[test]
-    fn the_highest_allowed_tokens_are_those_of_a_sort() {
+    fn the_tokens_from_a_bound_are_those_of_a_filter() {
         let mut scan = Scan::default();
         for (seed, size) in [1, 2, 15, 16, 17, 64, 1000, 1023, 1024, 1025, 2047, 5000].into_iter().enumerate() {
             let logits = row(seed as u64, size);
-            let sparse: Vec<u32> = (0..size.div_ceil(32)).map(|word| (uniform(9, word as u64) * 4e9) as u32).collect();
+            let sparse: Vec<u32> =
+                (0..size.div_ceil(32)).map(|word| (uniforms(9, word as u64)[0] * 4e9) as u32).collect();
             let full = vec![u32::MAX; size.div_ceil(32)];
             let gap: Vec<u32> = (0..size.div_ceil(32)).map(|word| if word % 3 == 0 { 0 } else { u32::MAX }).collect();
             for masks in [[None, None], [Some(&*full), None], [Some(&*sparse), None], [Some(&*gap), Some(&*sparse)]] {
-                for (count, banned) in [(1, vec![]), (4, vec![0, 5]), (40, (0..30).collect()), (10_000, vec![])] {
-                    let allowed = Allowed { masks, banned: &banned };
-                    scan.summarise(&logits).unwrap();
-                    scan.take_highest(&logits, count, allowed);
-                    scan.candidates.sort_unstable_by(Candidate::rank);
-                    let all = logits.iter().zip(0..).map(|(&logit, id)| Candidate { logit, id });
-                    let mut expected: Vec<Candidate> = all
-                        .filter(|token| token.logit > f32::NEG_INFINITY && !banned.contains(&token.id))
-                        .filter(|token| masks.iter().flatten().all(|mask| has(mask, token.id)))
-                        .collect();
-                    expected.sort_by(Candidate::rank);
-                    expected.truncate(count);
-                    assert_eq!(scan.candidates, expected, "{size} {count}");
+                scan.summarise(&logits, masks).unwrap();
+                let allowed = |id: u32| masks.iter().flatten().all(|mask| has(mask, id));
+                let all = || logits.iter().zip(0..).map(|(&logit, id)| (id, logit));
+                let top =
+                    all().filter(|&(id, _)| allowed(id)).fold(f32::NEG_INFINITY, |top, (_, logit)| top.max(logit));
+                assert_eq!(highest_of(&scan.tops), top);
+                for (bound, banned) in [(9.0, vec![]), (0.0, vec![0, 5]), (f32::NEG_INFINITY, (0..30).collect())] {
+                    let is_expected = |&(id, logit): &(u32, f32)| {
+                        logit >= bound && logit.is_finite() && allowed(id) && !banned.contains(&id)
+                    };
+                    let expected: Vec<_> = all().filter(is_expected).collect();
+                    let found: Vec<_> = scan.tokens_from(&logits, bound, Choice::AllBut(&banned)).collect();
+                    assert_eq!(found, expected, "{size} {bound}");
+                    let forced: Vec<_> = scan.tokens_from(&logits, bound, Choice::Forced(0)).collect();
+                    assert_eq!(
+                        forced,
+                        all().filter(|&(id, logit)| id == 0 && logit >= bound && allowed(id)).collect::<Vec<_>>()
+                    );
                 }
             }
         }
@@ -286,7 +172,7 @@ mod tests {
         let mut scan = Scan::default();
         for (seed, scale) in [(1, 0.1), (2, 1.0), (3, 10.0), (4, 1000.0)] {
             let logits: Vec<f32> = row(seed, 5000).into_iter().map(|logit| logit * scale).collect();
-            scan.summarise(&logits).unwrap();
+            scan.summarise(&logits, [None, None]).unwrap();
             let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
             let mass: f64 = logits.iter().map(|&logit| f64::from(logit - highest).exp()).sum();
             // Sums of 64 float32 exponentials, each within 3e-7.
@@ -303,10 +189,10 @@ mod tests {
                 for others in [0.0, f32::NEG_INFINITY] {
                     let mut logits = vec![others; 3000];
                     logits[place] = value;
-                    assert_eq!(scan.summarise(&logits), Err(fault));
+                    assert_eq!(scan.summarise(&logits, [None, None]), Err(fault));
                 }
             }
         }
-        assert_eq!(scan.summarise(&[f32::NEG_INFINITY; 2000]), Err(Fault::Empty));
+        assert_eq!(scan.summarise(&[f32::NEG_INFINITY; 2000], [None, None]), Err(Fault::Empty));
     }
 }

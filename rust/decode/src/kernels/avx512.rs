@@ -2,9 +2,14 @@
 //! What is left of a row behind its whole blocks goes to these.
 
 use std::arch::x86_64::*;
+use std::f32::consts::LOG2_E;
 
 use super::{BLOCK, LANES, portable};
 use crate::exp::{COEFFICIENTS, LAST_COEFFICIENT, ROUNDER, SMALLEST};
+
+/// Taylor's polynomial of 2^r, from the highest power on: |r| <= 1/2, so the first term left out is below 1.3e-7.
+const POWERS_OF_LN_2: [f32; 7] =
+    [1.540_353e-4, 1.333_355_8e-3, 9.618_129e-3, 5.550_411e-2, 2.402_265e-1, std::f32::consts::LN_2, 1.0];
 
 /// Compiles the portable pass for AVX-512.
 macro_rules! as_is {
@@ -19,6 +24,7 @@ macro_rules! as_is {
 }
 
 as_is! {
+    allowed_maxima(values: &[f32], mask: &[u32], block_max: &mut [f32]);
     surprise(values: &[f32], highest: f32, scale: f32) -> f64;
     moments(values: &[f32], highest: f32) -> (f64, f64, f64);
     range(values: &[f32]) -> (f32, f32);
@@ -47,6 +53,30 @@ pub fn masses(values: &[f32], highest: f32, scale: f32, block_mass: &mut [f64]) 
         *result = f64::from(add_lanes(sum));
     }
     portable::masses(rest, highest, scale, &mut block_mass[blocks.len()..]);
+}
+
+/// As 2^t = 2^n 2^r, n the integer nearest to t: half the operations of `exp`, which may neither fuse nor scale.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+pub fn mass(values: &[f32], highest: f32) -> f64 {
+    const NEAREST: i32 = 8;
+    let (groups, rest) = values.as_chunks::<LANES>();
+    let (log2_e, highest_lanes) = (_mm512_set1_ps(LOG2_E), _mm512_set1_ps(highest));
+    // -inf becomes the smallest normal number, which no sum that holds a 1 can tell from 0.
+    let smallest = _mm512_set1_ps(-126.0);
+    let mut sum = _mm512_setzero_ps();
+    for group in groups {
+        // The caller reads a row in such pieces: the next one comes while this one keeps the processor busy.
+        _mm_prefetch::<_MM_HINT_T0>(group.as_ptr().wrapping_add(values.len()).cast());
+        // Not fused with the difference: highest * log2(e) would be rounded, by much where it is large.
+        let t = _mm512_max_ps(_mm512_mul_ps(_mm512_sub_ps(load(group), highest_lanes), log2_e), smallest);
+        let r = _mm512_reduce_ps::<NEAREST>(t);
+        let mut p = _mm512_set1_ps(POWERS_OF_LN_2[0]);
+        for &coefficient in &POWERS_OF_LN_2[1..] {
+            p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(coefficient));
+        }
+        sum = _mm512_add_ps(sum, _mm512_scalef_ps(p, _mm512_roundscale_ps::<NEAREST>(t)));
+    }
+    f64::from(add_lanes(sum)) + portable::mass(rest, highest)
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]

@@ -50,8 +50,17 @@ kernel! {
     maxima(values: &[f32], block_max: &mut [f32]) -> bool
 }
 kernel! {
+    /// The highest value of each block among those whose bit of `mask` (i % 32 of word i / 32) is set; -inf where none is.
+    allowed_maxima(values: &[f32], mask: &[u32], block_max: &mut [f32])
+}
+kernel! {
     /// The sum of 2^((value - highest) * scale) over each block.
     masses(values: &[f32], highest: f32, scale: f32, block_mass: &mut [f64])
+}
+kernel! {
+    /// The sum of exp(value - highest) over all values, up to some thousands, within 1e-6 of it. Unlike the others it may
+    /// differ between instruction sets, in its last bits.
+    mass(values: &[f32], highest: f32) -> f64
 }
 kernel! {
     /// 2^((value - highest) * scale) of each value.
@@ -118,10 +127,25 @@ mod tests {
             assert_eq!(maxima(&values, &mut a), portable::maxima(&values, &mut b));
             assert_eq!(a, b);
             let block_max = a.clone();
+            for words in [0, u32::MAX, 0x0f0f_5511] {
+                let mask = vec![words; values.len().div_ceil(32)];
+                let allowed = |id: usize| words >> (id % 32) & 1 == 1;
+                let values: Vec<f32> = values.iter().map(|&value| if value == 0.0 { 0.0 } else { value }).collect();
+                let of_allowed = |id| if allowed(id) { values[id] } else { f32::NEG_INFINITY };
+                let kept: Vec<f32> = (0..values.len()).map(of_allowed).collect();
+                let (mut a, mut b) = (vec![7.0; blocks], vec![1.0; blocks]);
+                allowed_maxima(&values, &mask, &mut a);
+                portable::maxima(&kept, &mut b);
+                assert_eq!(a, b);
+            }
             let (mut a, mut b) = (vec![0.0; blocks], vec![1.0; blocks]);
             masses(&values, 4.0, 0.7, &mut a);
             portable::masses(&values, 4.0, 0.7, &mut b);
             assert_eq!(a, b);
+            let exact: f64 = values.iter().map(|&value| f64::from(value - 4.0).exp()).sum();
+            for sum in [mass(&values, 4.0), portable::mass(&values, 4.0)] {
+                assert!((sum - exact).abs() <= 1e-6 * exact, "{sum} {exact}");
+            }
             let (mut weights, mut b) = (vec![0.0; values.len()], vec![1.0; values.len()]);
             weigh(&values, 4.0, 0.7, &mut weights);
             portable::weigh(&values, 4.0, 0.7, &mut b);

@@ -1,7 +1,7 @@
 //! The passes as plain loops over a fixed number of lanes, which compilers turn into vectors.
 
 use super::{BLOCK, LANES};
-use crate::exp::exp2;
+use crate::exp::{exp, exp2};
 
 #[inline(always)]
 pub fn maxima(values: &[f32], block_max: &mut [f32]) -> bool {
@@ -20,12 +20,34 @@ pub fn maxima(values: &[f32], block_max: &mut [f32]) -> bool {
 }
 
 #[inline(always)]
+pub fn allowed_maxima(values: &[f32], mask: &[u32], block_max: &mut [f32]) {
+    for ((block, words), result) in values.chunks(BLOCK).zip(mask.chunks(BLOCK / 32)).zip(block_max) {
+        let mut max = [f32::NEG_INFINITY; LANES];
+        for (group, values) in block.chunks(LANES).enumerate() {
+            let bits = words[group / 2] >> (group % 2 * LANES);
+            for (lane, &value) in values.iter().enumerate() {
+                let value = if bits >> lane & 1 == 1 { value } else { f32::NEG_INFINITY };
+                max[lane] = higher(value, max[lane]);
+            }
+        }
+        *result = reduce(max, higher);
+    }
+}
+
+#[inline(always)]
 pub fn masses(values: &[f32], highest: f32, scale: f32, block_mass: &mut [f64]) {
     for (block, result) in values.chunks(BLOCK).zip(block_mass) {
         let mut sum = [0.0_f32; LANES];
         for_each_lane(block, |lane, value| sum[lane] += exp2((value - highest) * scale));
         *result = f64::from(reduce(sum, |a, b| a + b));
     }
+}
+
+#[inline(always)]
+pub fn mass(values: &[f32], highest: f32) -> f64 {
+    let mut sum = [0.0_f32; LANES];
+    for_each_lane(values, |lane, value| sum[lane] += exp(value - highest));
+    f64::from(reduce(sum, |a, b| a + b))
 }
 
 #[inline(always)]
