@@ -12,19 +12,12 @@ namespace {
 constexpr int kStepLanes = kLanes<float>;
 constexpr int64_t kAhead = 4096;  // bytes to fetch ahead: memory takes longer than the prefetcher looks
 
-typedef int8_t Bytes __attribute__((vector_size(kStepLanes)));
-typedef int16_t Shorts __attribute__((vector_size(2 * kStepLanes)));
-
 WORDKILN_INLINE Vec<float> widened(const float* from) { return load(from); }
 
 WORDKILN_INLINE Vec<float> widened(const Bfloat16* from) { return load(from); }
 
 WORDKILN_INLINE Vec<float> widened(const int8_t* from) {
-  Bytes x;
-  __builtin_memcpy(&x, from, sizeof x);
-  // In steps of two, which are one instruction each; at once GCC takes the elements apart.
-  const Simd<float>::Int wide = __builtin_convertvector(__builtin_convertvector(x, Shorts), Simd<float>::Int);
-  return __builtin_convertvector(wide, Vec<float>);
+  return __builtin_convertvector(load_bytes(from), Vec<float>);
 }
 
 inline void narrow_to(float x, float, float* to) { *to = x; }
