@@ -65,7 +65,7 @@ def test_an_answer_that_is_stopped_stays_a_question_that_fails_goes(monkeypatch,
     assert "wordkiln: too long" in capsys.readouterr().err
 
 
-def read_until(terminal, text, seconds=60):
+def read_until(terminal, text, seconds=200):
     """What the terminal shows, up to `text`."""
     shown = ""
     deadline = time.monotonic() + seconds
