@@ -12,8 +12,9 @@ from typer.testing import CliRunner
 import wordkiln as wk
 from wordkiln.cli import app
 from wordkiln.cli._files import line_of, read_records
+from wordkiln.cli._settings import SETTINGS
 from wordkiln.errors import WordkilnError
-from wordkiln.generation import Completion
+from wordkiln.generation import Completion, GenerationSettings
 
 PROMPTS = ["床前", "the quick", ""]
 
@@ -33,6 +34,18 @@ def invoke(checkpoint):
 
 def lines(text):
     return [json.loads(line) for line in text.split("\n") if line]
+
+
+@pytest.mark.parametrize("command", ["generate", "stream", "beam", "score", "chat"])
+def test_help_teaches_with_an_example(command):
+    result = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200", "NO_COLOR": "1"})
+    assert result.exit_code == 0
+    assert "Example" in result.stdout
+    assert f"wordkiln {command} " in result.stdout.split("Example")[1]
+
+
+def test_every_setting_of_a_command_is_one_of_the_library():
+    assert SETTINGS.keys() <= GenerationSettings.__annotations__.keys()
 
 
 def test_generate_as_json_is_the_completion(invoke, model):
