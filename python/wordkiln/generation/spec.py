@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from wordkiln.generation._params import SamplingParams
 
 _WORD = 2**32 - 1
+# A token 2**125 times less probable than the most probable one counts as impossible: float32 ends there.
+_SMALLEST = -125
 
 
 def philox4x32(counter: Sequence[int], key: Sequence[int]) -> tuple[int, int, int, int]:
@@ -202,8 +204,8 @@ def _shortest(probabilities: dict[int, float], share: float, key: Callable[[floa
 
 
 def _softmax(logits: Sequence[float], ranked: Sequence[int], temperature: float) -> dict[int, float]:
-    highest = logits[ranked[0]]
-    return _normalised({token: math.exp((logits[token] - highest) / temperature) for token in ranked})
+    exponents = {token: (logits[token] - logits[ranked[0]]) / temperature * math.log2(math.e) for token in ranked}
+    return _normalised({token: 2**x if x >= _SMALLEST else 0.0 for token, x in exponents.items()})
 
 
 def _normalised(weights: dict[int, float]) -> dict[int, float]:

@@ -30,12 +30,6 @@ pub fn exp2(x: f32) -> f32 {
     if x >= SMALLEST { p * power_of_two } else { 0.0 }
 }
 
-/// e^x for x <= 0 (and 0 for x < -87, -inf too): what x log2 e loses in rounding adds |x| / 2^24 to the relative error.
-#[inline(always)]
-pub fn exp(x: f32) -> f32 {
-    exp2(x * std::f32::consts::LOG2_E)
-}
-
 /// The factor by which differences of logits become powers of two at this inverse temperature.
 pub fn scale(inverse_temperature: f64) -> f32 {
     // A temperature so small that its inverse overflows still has to give 0 * finite for the highest logit.

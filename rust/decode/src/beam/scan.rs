@@ -1,7 +1,9 @@
 //! One row of logits: its normaliser, and its highest tokens without sorting the vocabulary. One pass over memory.
 
+use std::f32::consts::LOG2_E;
+
 use crate::error::Fault;
-use crate::exp::exp;
+use crate::exp::exp2;
 use crate::kernels::{self, BLOCK};
 
 /// Blocks of a chunk: what is summarised twice while it lies in the first cache.
@@ -82,8 +84,8 @@ impl Scan {
             }
             if top > f32::NEG_INFINITY {
                 let sum = kernels::mass(chunk, top);
-                let rise = f64::from(exp((highest - top).min(0.0)));
-                let fall = f64::from(exp((top - highest).min(0.0)));
+                let rise = f64::from(exp2((highest - top).min(0.0) * LOG2_E));
+                let fall = f64::from(exp2((top - highest).min(0.0) * LOG2_E));
                 (highest, mass) = (highest.max(top), mass * rise + sum * fall);
             }
         }

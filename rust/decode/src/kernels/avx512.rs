@@ -7,10 +7,6 @@ use std::f32::consts::LOG2_E;
 use super::{BLOCK, LANES, portable};
 use crate::exp::{COEFFICIENTS, LAST_COEFFICIENT, ROUNDER, SMALLEST};
 
-/// Taylor's polynomial of 2^r, from the highest power on: |r| <= 1/2, so the first term left out is below 1.3e-7.
-const POWERS_OF_LN_2: [f32; 7] =
-    [1.540_353e-4, 1.333_355_8e-3, 9.618_129e-3, 5.550_411e-2, 2.402_265e-1, std::f32::consts::LN_2, 1.0];
-
 /// Compiles the portable pass for AVX-512.
 macro_rules! as_is {
     ($($name:ident($($argument:ident: $type:ty),*) $(-> $result:ty)?;)*) => {
@@ -55,7 +51,7 @@ pub fn masses(values: &[f32], highest: f32, scale: f32, block_mass: &mut [f64]) 
     portable::masses(rest, highest, scale, &mut block_mass[blocks.len()..]);
 }
 
-/// As 2^t = 2^n 2^r, n the integer nearest to t: half the operations of `exp`, which may neither fuse nor scale.
+/// As 2^t = 2^n 2^r, n the integer nearest to t: two thirds of the operations of `exp2`, which may neither fuse nor scale.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 pub fn mass(values: &[f32], highest: f32) -> f64 {
     const NEAREST: i32 = 8;
@@ -70,8 +66,8 @@ pub fn mass(values: &[f32], highest: f32) -> f64 {
         // Not fused with the difference: highest * log2(e) would be rounded, by much where it is large.
         let t = _mm512_max_ps(_mm512_mul_ps(_mm512_sub_ps(load(group), highest_lanes), log2_e), smallest);
         let r = _mm512_reduce_ps::<NEAREST>(t);
-        let mut p = _mm512_set1_ps(POWERS_OF_LN_2[0]);
-        for &coefficient in &POWERS_OF_LN_2[1..] {
+        let mut p = _mm512_set1_ps(LAST_COEFFICIENT);
+        for coefficient in COEFFICIENTS {
             p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(coefficient));
         }
         sum = _mm512_add_ps(sum, _mm512_scalef_ps(p, _mm512_roundscale_ps::<NEAREST>(t)));

@@ -1,7 +1,9 @@
 //! The passes as plain loops over a fixed number of lanes, which compilers turn into vectors.
 
+use std::f32::consts::LOG2_E;
+
 use super::{BLOCK, LANES};
-use crate::exp::{exp, exp2};
+use crate::exp::exp2;
 
 #[inline(always)]
 pub fn maxima(values: &[f32], block_max: &mut [f32]) -> bool {
@@ -46,7 +48,7 @@ pub fn masses(values: &[f32], highest: f32, scale: f32, block_mass: &mut [f64]) 
 #[inline(always)]
 pub fn mass(values: &[f32], highest: f32) -> f64 {
     let mut sum = [0.0_f32; LANES];
-    for_each_lane(values, |lane, value| sum[lane] += exp(value - highest));
+    for_each_lane(values, |lane, value| sum[lane] += exp2((value - highest) * LOG2_E));
     f64::from(reduce(sum, |a, b| a + b))
 }
 
