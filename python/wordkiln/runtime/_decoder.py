@@ -7,7 +7,7 @@ import concurrent.futures
 import functools
 import operator
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from wordkiln import _kernels
 from wordkiln.errors import ArgumentError
 from wordkiln.runtime._ids import checked_ids
+from wordkiln.runtime._kernel_calls import DType, check_dtype
 from wordkiln.runtime._pages import PAGE, PagedState, PagePool
 from wordkiln.runtime.architecture import Architecture, TensorSource
 
 Array = NDArray[np.float32]
 Ids = NDArray[np.int64]
 Arrays = dict[str, Array]
-DType = Literal["float32", "bfloat16", "int8"]
 # Tokens of prompts that are read at once: bounds the memory of a call, and how long Ctrl-C waits.
 _CHUNK = 512
 
@@ -57,8 +57,7 @@ class DecoderModel:
     """
 
     def __init__(self, architecture: Architecture, source: TensorSource, dtype: DType = "float32") -> None:
-        if dtype not in ("float32", "bfloat16", "int8"):
-            raise ArgumentError(f"dtype={dtype!r}: must be 'float32', 'bfloat16' or 'int8'")
+        check_dtype(dtype)
         self.architecture = architecture
         self.dtype = dtype
         self._native = _pack(architecture, source, dtype)
@@ -128,7 +127,9 @@ class DecoderModel:
         state.reserve_one()
         logits = np.empty((batch, self.vocab_size), np.float32)
         rows = np.arange(batch + 1)
-        self._run(state, array, rows, state.lengths, np.arange(batch), state.table, rows[:-1], prompt=False, logits=logits)
+        self._run(
+            state, array, rows, state.lengths, np.arange(batch), state.table, rows[:-1], prompt=False, logits=logits
+        )
         state.append_one(array)
         return logits
 
@@ -200,7 +201,9 @@ class DecoderModel:
         numbers = np.array([part.row for part in parts])
         ids = np.concatenate([rows[part.row][part.begin : part.end] for part in parts])
         offsets = np.cumsum([0] + [part.end - part.begin for part in parts])
-        self._run(state, ids, offsets, state.lengths[numbers], numbers, state.table[numbers], wanted, prompt=True, **results)
+        self._run(
+            state, ids, offsets, state.lengths[numbers], numbers, state.table[numbers], wanted, prompt=True, **results
+        )
         for part in parts:
             state.append(part.row, rows[part.row][part.begin : part.end])
 

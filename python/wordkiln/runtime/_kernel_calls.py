@@ -1,49 +1,99 @@
-"""The kernels of `csrc`, on numpy arrays. Callers give float32; this is where it becomes addresses and strides."""
+"""The kernels of `csrc`, on numpy arrays. Callers give float32; this is where it becomes addresses."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wordkiln import _kernels
+from wordkiln.errors import ArgumentError
 
 Array = NDArray[np.float32]
+DType = Literal["float32", "bfloat16", "int8"]
 
 
-def lstm(gates: Array, weight_hh: Array, h: Array, c: Array) -> tuple[Array, Array]:
-    """One LSTM layer over T steps.
+def check_dtype(dtype: str) -> None:
+    """Refuse another dtype of weights than those there are.
+
+    Raises:
+        ArgumentError: it is none of them.
+    """
+    if dtype not in ("float32", "bfloat16", "int8"):
+        raise ArgumentError(f"dtype={dtype!r}: must be 'float32', 'bfloat16' or 'int8'")
+
+
+def recurrent(
+    kind: str, gates: Array, weight_hh: Array, bias_new: Array | None, h: Array, c: Array | None
+) -> tuple[Array, Array | None]:
+    """One recurrent layer over T steps.
 
     Args:
-        gates: [T, B, 4H], the input's part of the gates (order i, f, g, o) and both biases; overwritten.
-        weight_hh: [4H, H].
+        kind: "lstm" (gates i, f, g, o), "gru" (r, z, n) or "tanh".
+        gates: [T, B, GH], the input's part of the gates with the biases; overwritten.
+        weight_hh: [GH, H].
+        bias_new: [H], of the GRU's new gate, behind its reset gate.
         h: [B, H].
-        c: [B, H].
+        c: [B, H], of an LSTM.
 
     Returns:
-        Outputs and cells, each [T, B, H].
+        Outputs [T, B, H], and an LSTM's cells, as many.
     """
-    steps, batch, rows = gates.shape
-    out = np.empty((steps, batch, rows // 4), np.float32)
-    cells = np.empty_like(out)
-    h, c = np.ascontiguousarray(h), np.ascontiguousarray(c)
-    _kernels.recurrent_forward(
-        "float32",
-        "lstm",
-        gates.ctypes.data,
-        weight_hh.ctypes.data,
-        bias_new=0,
-        h0=h.ctypes.data,
-        c0=c.ctypes.data,
-        lengths=0,
-        out=out.ctypes.data,
-        cells=cells.ctypes.data,
-        hidden_new=0,
-        sizes=(steps, batch, rows // 4),
-        keep=True,
-    )
+    shape = (*gates.shape[:2], weight_hh.shape[1])
+    out = np.empty(shape, np.float32)
+    cells = np.empty_like(out) if kind == "lstm" else None
+    hidden_new = np.empty_like(out) if kind == "gru" else None
+    arrays = (gates, weight_hh, bias_new, np.ascontiguousarray(h), None if c is None else np.ascontiguousarray(c))
+    addresses = [_address(array) for array in (*arrays, None, out, cells, hidden_new)]
+    _kernels.recurrent_forward("float32", kind, *addresses, shape, True)
     return out, cells
+
+
+class RecurrentStep:
+    """One step of stacked recurrent layers on packed weights.
+
+    Args:
+        kind: as for `recurrent`.
+        dtype: of the packed weights.
+        layers: weight_ih [GH, I], weight_hh [GH, H], bias_ih and bias_hh [GH] of each.
+    """
+
+    def __init__(self, kind: str, dtype: DType, layers: list[tuple[Array, Array, Array, Array]]) -> None:
+        self._native = _kernels.RecurrentStep(kind, dtype)
+        for weight_ih, weight_hh, bias_ih, bias_hh in layers:
+            addresses = [_address(array) for array in (weight_ih, weight_hh, bias_ih, bias_hh)]
+            self._native.add_layer(*addresses, weight_ih.shape[1], weight_hh.shape[1])
+
+    def __call__(self, x: Array, h: Array, c: Array | None) -> None:
+        """Advance x [B, I]: h, and c of an LSTM, [layers, B, H] and contiguous, are overwritten."""
+        self._native.step(_address(x), _address(h), _address(c), len(x))
+
+
+class PackedLinear:
+    """`x @ weight.T` on packed weights.
+
+    Args:
+        weight: [outputs, inputs].
+        dtype: of the packed weights.
+    """
+
+    def __init__(self, weight: Array, dtype: DType) -> None:
+        weight = np.ascontiguousarray(weight)
+        self._native = _kernels.PackedLinear(_address(weight), 0, *weight.shape, dtype)
+
+    def __call__(self, x: Array) -> Array:
+        """[rows, inputs] -> [rows, outputs]."""
+        x = np.ascontiguousarray(x)
+        out = np.empty((len(x), self._native.outputs), np.float32)
+        self._native(_address(x), _address(out), len(x))
+        return out
 
 
 def instruction_sets() -> tuple[str, list[str]]:
     """The instruction set that the kernels use (``WORDKILN_ISA`` chooses), and all that this machine can run."""
     return _kernels.current_isa(), _kernels.available_isas()
+
+
+def _address(array: Array | None) -> int:
+    return 0 if array is None else array.ctypes.data

@@ -1,4 +1,4 @@
-"""LSTM, GRU and tanh-RNN language models on numpy."""
+"""The layers of LSTM, GRU and tanh-RNN language models on our kernels."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from wordkiln.models.config import ModelConfig
 from wordkiln.models.layout import has_projection
 from wordkiln.runtime import _kernel_calls
+from wordkiln.runtime._kernel_calls import DType
 from wordkiln.runtime._weights import Array
 
 Ids = NDArray[np.int64]
@@ -40,40 +41,44 @@ def join(states: Sequence[RecurrentState]) -> RecurrentState:
     return RecurrentState(hidden, np.concatenate(cells, axis=1) if cells else None)
 
 
+_KINDS = {"lstm": "lstm", "gru": "gru", "rnn": "tanh"}
+
+
 class _Layer:
+    """One layer's float32 weights, for whole sequences."""
+
     def __init__(self, weights: dict[str, Array], number: int) -> None:
         self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh = (
-            weights[f"model.rnn.{name}_l{number}"] for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+            np.ascontiguousarray(weights[f"model.rnn.{name}_l{number}"])
+            for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         )
 
-    def gru(self, x: Array, h: Array) -> Iterator[Array]:
-        """torch.nn.GRU's form: the reset gate stands behind the product (gate order r, z, n)."""
-        size = h.shape[1]
-        for inputs in x @ self.weight_ih.T + self.bias_ih:
-            recurrent = h @ self.weight_hh.T + self.bias_hh
-            gates = _sigmoid(inputs[:, : 2 * size] + recurrent[:, : 2 * size])
-            reset, update = gates[:, :size], gates[:, size:]
-            new = np.tanh(inputs[:, 2 * size :] + reset * recurrent[:, 2 * size :])
-            h = new + update * (h - new)
-            yield h
-
-    def rnn(self, x: Array, h: Array) -> Iterator[Array]:
-        for inputs in x @ self.weight_ih.T + (self.bias_ih + self.bias_hh):
-            h = np.tanh(inputs + h @ self.weight_hh.T)
-            yield h
-
-    def lstm(self, x: Array, h: Array, c: Array) -> tuple[Array, Array]:
-        gates = x @ self.weight_ih.T + (self.bias_ih + self.bias_hh)
-        return _kernel_calls.lstm(gates, self.weight_hh, h, c)
+    def read(self, kind: str, x: Array, h: Array, c: Array | None) -> tuple[Array, Array | None]:
+        """Outputs, and an LSTM's cells, of a sequence x [T, B, I] from h and c [B, H]: [T, B, H] each."""
+        bias, bias_new = self.bias_ih + self.bias_hh, None
+        if kind == "gru":  # torch's form: the reset gate stands behind the new gate's product and its bias
+            size = self.weight_hh.shape[1]
+            bias_new = np.ascontiguousarray(self.bias_hh[2 * size :])
+            bias[2 * size :] = self.bias_ih[2 * size :]
+        gates = x @ self.weight_ih.T + bias
+        return _kernel_calls.recurrent(_KINDS[kind], gates, self.weight_hh, bias_new, h, c)
 
 
 class Recurrent:
-    """Embedding, stacked layers, and the projection to a tied embedding's width where there is one."""
+    """Embedding, stacked layers, and the projection to a tied embedding's width where there is one.
 
-    def __init__(self, config: ModelConfig, weights: dict[str, Array]) -> None:
+    Steps run on packed weights of `dtype`. Prompts run over whole sequences on float32 weights, which are kept as well,
+    or with another dtype in steps, whose weights alone are kept.
+    """
+
+    def __init__(self, config: ModelConfig, weights: dict[str, Array], dtype: DType) -> None:
         self._config = config
         self._embedding = weights["model.embed_tokens.weight"]
-        self._layers = [_Layer(weights, number) for number in range(config.num_hidden_layers)]
+        layers = [_Layer(weights, number) for number in range(config.num_hidden_layers)]
+        self._step = _kernel_calls.RecurrentStep(
+            _KINDS[config.kind], dtype, [(l.weight_ih, l.weight_hh, l.bias_ih, l.bias_hh) for l in layers]
+        )
+        self._layers = layers if dtype == "float32" else None
         self._projection = weights["model.projection.weight"] if has_projection(config) else None
 
     def prefill(self, ids: Ids, lengths: Ids) -> tuple[RecurrentState, Array]:
@@ -85,7 +90,7 @@ class Recurrent:
 
     def step(self, state: RecurrentState, ids: Ids) -> Array:
         """Append ids [B] to `state`: [B, E]."""
-        self._advance(state, ids[:, None], np.ones(len(ids), np.int64))
+        self._step(self._embedding[ids], state.hidden, state.cells)
         return self._projected(state.hidden[-1])
 
     def outputs(self, ids: Ids) -> Iterator[Array]:
@@ -97,7 +102,7 @@ class Recurrent:
             yield self._projected(hidden.transpose(1, 0, 2))
 
     def _empty_state(self, batch: int) -> RecurrentState:
-        shape = (len(self._layers), batch, self._config.hidden_size)
+        shape = (self._config.num_hidden_layers, batch, self._config.hidden_size)
         is_lstm = self._config.kind == "lstm"
         return RecurrentState(np.zeros(shape, np.float32), np.zeros(shape, np.float32) if is_lstm else None)
 
@@ -108,24 +113,29 @@ class Recurrent:
         """Read ids [B, T]; a row's state becomes that behind its `lengths[row]` first ids; 0 or less: it stays.
 
         Returns:
-            The last layer's hidden states [T, B, hidden_size].
+            The last layer's hidden states [T, B, hidden_size], where a row has that many ids.
         """
+        if self._layers is None:
+            return self._advance_in_steps(state, ids, lengths)
         rows = np.flatnonzero(lengths > 0)
         last = np.minimum(lengths[rows], ids.shape[1]) - 1
         x = np.ascontiguousarray(self._embedding[ids.T])
         for number, layer in enumerate(self._layers):
-            h = state.hidden[number]
-            if state.cells is not None:
-                x, cells = layer.lstm(x, h, state.cells[number])
-                state.cells[number, rows] = cells[last, rows]
-            else:
-                step = layer.gru if self._config.kind == "gru" else layer.rnn
-                x = np.stack(list(step(x, h)))
+            c = None if state.cells is None else state.cells[number]
+            x, cells = layer.read(self._config.kind, x, state.hidden[number], c)
             state.hidden[number, rows] = x[last, rows]
+            if state.cells is not None and cells is not None:
+                state.cells[number, rows] = cells[last, rows]
         return x
 
-
-def _sigmoid(x: Array) -> Array:
-    """By tanh, which does not overflow."""
-    gate: Array = np.float32(0.5) * (np.tanh(x * np.float32(0.5)) + np.float32(1))
-    return gate
+    def _advance_in_steps(self, state: RecurrentState, ids: Ids, lengths: Ids) -> Array:
+        out = np.zeros((ids.shape[1], len(ids), self._config.hidden_size), np.float32)
+        for time in range(min(ids.shape[1], int(lengths.max()))):
+            rows = np.flatnonzero(lengths > time)
+            some = state.select(rows.tolist())
+            self._step(self._embedding[ids[rows, time]], some.hidden, some.cells)
+            state.hidden[:, rows] = some.hidden
+            if state.cells is not None:
+                state.cells[:, rows] = some.cells
+            out[time, rows] = some.hidden[-1]
+        return out
