@@ -142,7 +142,7 @@ for path, texts in json.load(sys.stdin):
         written = []
         for token in model.generate(ids, temp=0.0):
             written.append(token)
-            if len(written) == 12:
+            if len(written) == int(sys.argv[2]):
                 break
         results.append([ids, written])
 json.dump(results, sys.stdout)
@@ -151,20 +151,92 @@ json.dump(results, sys.stdout)
 
 @pytest.fixture(scope="session")
 def llama_cpp():
-    """[(file, texts)] -> [(ids, greedy ids)] by llama.cpp, where it is installed, or in WORDKILN_LLAMA_CPP."""
+    """[(file, texts)], number of new ids -> [(ids, greedy ids)] by llama.cpp: installed, or in WORDKILN_LLAMA_CPP."""
     folder = os.environ.get("WORDKILN_LLAMA_CPP", "")
     if importlib.util.find_spec("llama_cpp") is None and not (Path(folder) / "llama_cpp").is_dir():
         pytest.skip("llama-cpp-python is not installed (WORDKILN_LLAMA_CPP names the folder it is in)")
 
-    def run(files):
+    def run(files, length=12):
         text = json.dumps([(str(path), texts) for path, texts in files])
-        command = [sys.executable, "-c", LLAMA_CPP, folder]
+        command = [sys.executable, "-c", LLAMA_CPP, folder, str(length)]
         return json.loads(subprocess.run(command, input=text, capture_output=True, text=True, check=True).stdout)
 
     return run
 
 
 TEXTS = ["the quick", "床前明月 lazy dog\n", "Hello, I'VE 12 things  ", "x<|endoftext|>y"]
+
+
+PATTERNS = ["gpt2", "cl100k", "llama3", "o200k", "qwen2", "\\p{N}\ngpt2"]
+HARD = [
+    "Hello, I'VE 12345 things\n\n  to do…  ",
+    "中文分词，没有空格。１２３。",
+    "CamelCase/path don't  \t x\n",
+    "e\u0301 naïve 👩\u200d👧\r\n\tx",
+    "床前明月光,疑是地上霜。",
+]
+
+
+@pytest.fixture
+def export_with_pattern(copy, small_tokenizer, tmp_path):
+    """A model whose tokenizer cuts text so -> the tokenizer and the file."""
+    vocabulary = {id: token for token, id in json.loads(small_tokenizer.to_json())["model"]["vocab"].items()}
+    merges = json.loads(small_tokenizer.to_json())["model"]["merges"]
+
+    def write(pattern, **options):
+        directory = copy() if not (tmp_path / "llama").exists() else tmp_path / "llama"
+        tokens = [vocabulary.get(id, "<|endoftext|>") for id in range(300)]
+        tokenizer = type(small_tokenizer).from_vocabulary(
+            tokens, map(tuple, merges), pattern=pattern, special_tokens=["<|endoftext|>"], **options
+        )
+        tokenizer.save(directory)
+        export_gguf(directory, tmp_path / "out.gguf", "f32")
+        return tokenizer, (tmp_path / "out.gguf").rename(tmp_path / f"{len(list(tmp_path.iterdir()))}.gguf")
+
+    return write
+
+
+@pytest.mark.parametrize("options", [{}, {"ignore_merges": True}], ids=["merges", "whole"])
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_each_way_to_cut_text_has_a_name(export_with_pattern, pattern, options):
+    tokenizer, path = export_with_pattern(pattern, **options)
+    read = open_model(path).tokenizer
+    assert [read.encode(text) for text in HARD] == [tokenizer.encode(text) for text in HARD]
+
+
+def test_normalization_goes_with_qwens_name(export_with_pattern):
+    tokenizer, path = export_with_pattern("qwen2", normalize=True)
+    assert open_model(path).tokenizer.encode("e\u0301") == tokenizer.encode("é")
+    with pytest.raises(FormatError, match=r"normalizer=.*NFC.*no pre-tokenizer that does so"):
+        export_with_pattern("gpt2", normalize=True)
+
+
+def test_tokens_that_merges_do_not_reach_are_not_lost(copy, small_tokenizer, tmp_path):
+    """Taken whole they are ids that GPT-2's way in llama.cpp, which leaves all to the merges, would not give."""
+    directory = copy()
+    file = json.loads(small_tokenizer.to_json())
+    assert "mps" in file["model"]["vocab"]
+    file["model"]["merges"] = [pair for pair in file["model"]["merges"] if "".join(pair) != "mps"]
+    file["model"]["ignore_merges"] = True
+    (directory / "tokenizer.json").write_text(json.dumps(file))
+    with pytest.raises(FormatError, match=r"ignore_merges=True.*no pre-tokenizer that does so"):
+        export_gguf(directory, tmp_path / "out.gguf")
+
+
+@pytest.mark.abuse
+@pytest.mark.parametrize("pattern", ["whitespace", "bytes", "none", "[a-z]+|[^a-z]+"])
+def test_a_way_to_cut_text_without_a_name_is_refused(export_with_pattern, pattern):
+    with pytest.raises(FormatError, match=r"pattern=.*llama\.cpp has no pre-tokenizer"):
+        export_with_pattern(pattern)
+
+
+@pytest.mark.parity
+@pytest.mark.slow
+def test_llama_cpp_cuts_text_as_we_do(llama_cpp, export_with_pattern):
+    tokenizers, files = zip(*(export_with_pattern(pattern) for pattern in PATTERNS), strict=True)
+    results = iter(llama_cpp([(path, HARD) for path in files], 1))
+    for tokenizer, pattern, text in ((t, p, x) for t, p in zip(tokenizers, PATTERNS, strict=True) for x in HARD):
+        assert (pattern, text, next(results)[0]) == (pattern, text, tokenizer.encode(text))
 
 
 @pytest.mark.parity

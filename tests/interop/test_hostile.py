@@ -213,6 +213,17 @@ def test_a_file_that_changes_after_it_was_opened_is_noticed(copy):
         source.read("norm.weight")
 
 
+@pytest.mark.parametrize("padding", range(4))
+def test_data_at_an_odd_byte_is_read_aligned(copy, padding):
+    directory = copy()
+    wanted = np.array(open_model(directory).source.read("layers.1.up.weight"))
+    spoil(directory, lambda header: json.dumps(header).encode() + b" " * padding)
+    array = open_model(directory).source.read("layers.1.up.weight")
+    assert array.flags.aligned
+    assert array.flags.c_contiguous
+    np.testing.assert_array_equal(array, wanted)
+
+
 def test_a_pickle_is_refused_with_a_way_out(copy):
     directory = copy()
     (directory / "model.safetensors").rename(directory / "pytorch_model.bin")
@@ -251,6 +262,7 @@ def point(directory, to):
         "",
         "a\0.safetensors",
         "a\\b.safetensors",
+        "a" * 5000 + ".safetensors",
         5,
         ["a"],
     ],
@@ -278,6 +290,16 @@ def test_hugging_faces_cache_of_links_opens(make_tiny, tmp_path):
         (blobs / str(number)).write_bytes(file.read_bytes())
         (revision / file.name).symlink_to(f"../../blobs/{number}")
     assert open_model(revision).source.read("norm.weight").shape == (48,)
+
+
+def test_a_pipe_is_not_waited_for(sharded):
+    shard = point(sharded, "pipe.safetensors")
+    shard.unlink()
+    os.mkfifo(sharded / "pipe.safetensors")
+    refuse(sharded, r"pipe\.safetensors: is no file", PathError)
+    (sharded / "config.json").unlink()
+    os.mkfifo(sharded / "config.json")
+    refuse(sharded, r"holds neither config\.json", PathError)
 
 
 def test_a_missing_shard_is_named(sharded):

@@ -1,6 +1,9 @@
 """`wk.load` of the models of others: greedy texts are transformers'."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -76,3 +79,26 @@ def test_other_precisions_are_refused(make_tiny):
     for options in ({"dtype": "int3"}, {"dtype": "bfloat16", "backend": "torch"}):
         with pytest.raises(ArgumentError, match="dtype="):
             wk.load(make_tiny("llama").directory, **options)
+
+
+WITHOUT = """
+import sys
+for name in ("torch", "transformers", "gguf"):
+    sys.modules[name] = None  # importing it raises, as if it were not there
+import wordkiln as wk
+opened = wk.interop.open_model(sys.argv[1])
+assert opened.source.read("layers.0.q.weight").shape == (576, 576)
+try:
+    wk.interop.export_gguf(sys.argv[1], "out.gguf")
+except wk.errors.DependencyError as error:
+    assert "pip install 'wordkiln[gguf]'" in str(error)
+else:
+    raise AssertionError
+"""
+
+
+def test_a_gguf_file_of_blocks_needs_no_library(smollm2, tmp_path):
+    environment = os.environ | {"PYTHONWARNINGS": "error", "PYTHONUTF8": "1"}
+    command = [sys.executable, "-c", WITHOUT, str(smollm2)]
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr

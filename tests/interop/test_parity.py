@@ -14,6 +14,8 @@ pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore::Deprecatio
 TOLERANCE = {"atol": 1e-4, "rtol": 0}
 IDS = np.random.default_rng(1).integers(0, 300, 40).tolist()
 
+IDS_OF_SMOLLM2 = [504, 3575, 282, 4649, 314, 7042, 28, 284, 216, 34, 1232, 216, 34, 446, 216, 36, 30, 198]
+
 HF = {"q": "self_attn.q_proj", "down": "mlp.down_proj", "attention_norm": "input_layernorm", "gate": "mlp.gate_proj"}
 
 
@@ -99,12 +101,12 @@ def test_smollm2s_logits_are_transformers(smollm2):
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     pytest.importorskip("accelerate")
+    pytest.importorskip("gguf")
     theirs = transformers.AutoModelForCausalLM.from_pretrained(smollm2.parent, gguf_file=smollm2.name)
-    their_tokenizer = transformers.AutoTokenizer.from_pretrained(smollm2.parent, gguf_file=smollm2.name)
     opened = open_model(smollm2)
-    text = "The capital of France is Paris, and 2 + 2 = 4.\n"
-    ids = opened.tokenizer.encode(text)
-    assert ids == their_tokenizer.encode(text)
+    ids = opened.tokenizer.encode("The capital of France is Paris, and 2 + 2 = 4.\n")
+    # transformers.AutoTokenizer's (5.23), which takes another ten seconds to read the file.
+    assert ids == IDS_OF_SMOLLM2
     with torch.no_grad():
         wanted = theirs.eval()(torch.tensor([ids])).logits[0].double().numpy()
     np.testing.assert_allclose(reference.logits(opened.architecture, opened.source, ids), wanted, **TOLERANCE)

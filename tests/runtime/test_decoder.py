@@ -51,8 +51,8 @@ def exact(name, dtype, ids):
     return reference.logits(ARCHITECTURES[name], Arrays(kept), ids)
 
 
-# Of the size of the largest logit. float32: some hundred roundings, which these random layers enlarge up to 1e-5. Else the cache's roundings, and
-# those of the inputs (and int8 weights) where the tile unit computes, each 2^-9; up to 0.05.
+# Of the size of the largest logit. float32: some hundred roundings, which these random layers enlarge up to 1e-5. Else
+# the cache's roundings, and those of the inputs (and int8 weights) where the tile unit computes, each 2^-9; up to 0.05.
 TOLERANCES = {"float32": 3e-5, "bfloat16": 0.08, "int8": 0.08}
 
 
@@ -175,8 +175,8 @@ def test_a_beginning_that_was_read_before_is_found_again(monkeypatch):
     decoder = decoders.model("llama")
     read = []
     run = DecoderModel._run
-    monkeypatch.setattr(DecoderModel, "_run", lambda self, state, ids, *rest, **more: (
-        read.append(len(ids)), run(self, state, ids, *rest, **more)
+    monkeypatch.setattr(DecoderModel, "_run", lambda self, table, ids, *rest, **more: (
+        read.append(len(ids)), run(self, table, ids, *rest, **more)
     ))  # fmt: skip
     (text,) = texts(200)
     state, logits = decoder.begin([text])

@@ -32,7 +32,7 @@ def load(
         path: a checkpoint directory (config.json, model.safetensors, tokenizer.json); a run directory of `Trainer`:
             then its best/; a Hugging Face directory, single or sharded; a .gguf file, or a directory with exactly one.
         dtype: of the weights in memory, "float32" (the default), "bfloat16" or "int8"; see `runtime.DecoderModel`.
-            Recurrent models and backend="torch" know "float32" alone.
+            backend="torch" knows "float32" alone.
         backend: "runtime": numpy and our kernels, on the CPU, no torch needed; "torch": `wordkiln.models.CausalLM`, for
             models of ours.
         device: where a torch model goes; the runtime knows "cpu" alone.
@@ -52,11 +52,11 @@ def load(
     from wordkiln.models.checkpoint import of_run
 
     path = of_run(path)
-    recurrent = _is_recurrent(path)
-    if (recurrent or backend == "torch") and dtype != "float32":
-        reason = "a recurrent model" if recurrent else "backend='torch'"
-        raise ArgumentError(f"dtype={dtype!r}: must be 'float32' for {reason}")
-    return _load_own(path, backend, device) if recurrent or backend == "torch" else _load_decoder(path, dtype)
+    if backend == "torch" and dtype != "float32":
+        raise ArgumentError(f"dtype={dtype!r}: must be 'float32' for backend='torch'")
+    if backend == "torch" or _is_recurrent(path):
+        return _load_own(path, dtype, backend, device)
+    return _load_decoder(path, dtype)
 
 
 def _load_decoder(path: Path, dtype: DType) -> LanguageModel:
@@ -74,7 +74,7 @@ def _load_decoder(path: Path, dtype: DType) -> LanguageModel:
     )
 
 
-def _load_own(directory: Path, backend: str, device: str) -> LanguageModel:
+def _load_own(directory: Path, dtype: DType, backend: str, device: str) -> LanguageModel:
     from wordkiln.models import ModelConfig
     from wordkiln.tokenizer import Tokenizer
 
@@ -83,17 +83,17 @@ def _load_own(directory: Path, backend: str, device: str) -> LanguageModel:
             raise PathError(f"{directory}: holds no {name}, so it is not a checkpoint directory of a finished model")
     config, tokenizer = ModelConfig.load(directory), Tokenizer.load(directory)
     _check_tokenizer(directory, config, tokenizer)
-    return LanguageModel(_load_model(directory, backend, device), tokenizer)
+    return LanguageModel(_load_model(directory, dtype, backend, device), tokenizer)
 
 
-def _load_model(directory: Path, backend: str, device: str) -> StepModel[Any]:
+def _load_model(directory: Path, dtype: DType, backend: str, device: str) -> StepModel[Any]:
     if backend == "torch":
         from wordkiln.models import CausalLM
 
         return CausalLM.from_pretrained(directory, device=device)
     from wordkiln.runtime import load_model
 
-    return load_model(directory)
+    return load_model(directory, dtype)
 
 
 def _check_tokenizer(directory: Path, config: ModelConfig, tokenizer: Tokenizer) -> None:

@@ -72,4 +72,4 @@ def with_end_ids(architecture: Architecture, directory: Path) -> Architecture:
 
 
 def _values(path: Path) -> dict[str, Any]:
-    return read_json(path, _LIMIT) if path.exists() else {}
+    return read_json(path, _LIMIT) if path.is_file() else {}

@@ -8,11 +8,10 @@ from typing import Any
 from wordkiln.errors import FormatError
 from wordkiln.interop._opened import OpenedModel
 from wordkiln.tokenizer import Tokenizer
-from wordkiln.tokenizer._gguf import pre_of
+from wordkiln.tokenizer._gguf import pres_of
 
 _NORMAL, _CONTROL, _USER_DEFINED, _UNUSED = 1, 3, 4, 5
 _ENDS = ("eos", "eot", "eom")
-_NORMALIZED = "qwen2"  # the one that llama.cpp's models of text in NFC have
 
 
 def vocabulary(opened: OpenedModel) -> dict[str, Any]:
@@ -49,12 +48,27 @@ def _byte_level_bpe(tokenizer: Tokenizer) -> dict[str, Any]:
 
 def _pre(tokenizer: Tokenizer, file: dict[str, Any]) -> str:
     """The name of its way to cut text."""
-    pre = pre_of(tokenizer.pattern, bool(file["model"].get("ignore_merges")))
-    if pre is None:
-        raise FormatError(f"tokenizer: pattern={tokenizer.pattern[:60]!r}: llama.cpp has no pre-tokenizer that cuts so")
-    if (file.get("normalizer") is not None) != (pre == _NORMALIZED):
-        raise FormatError(f"tokenizer: normalizer={file['normalizer']}: is not what llama.cpp's {pre!r} stands for")
-    return pre
+    whole, normalizes = bool(file["model"].get("ignore_merges")), file.get("normalizer") is not None
+    fitting = [pre for pre in pres_of(tokenizer.pattern) if pre.normalizes == normalizes]
+    exact = [pre.name for pre in fitting if pre.takes_whole_pieces == whole]
+    if exact:
+        return exact[0]
+    if fitting and _whole_pieces_make_no_difference(tokenizer, file):
+        return fitting[0].name
+    raise FormatError(
+        f"tokenizer: pattern={tokenizer.pattern[:60]!r}, ignore_merges={whole}, "
+        f"normalizer={file.get('normalizer')}: llama.cpp has no pre-tokenizer that does so"
+    )
+
+
+def _whole_pieces_make_no_difference(tokenizer: Tokenizer, file: dict[str, Any]) -> bool:
+    """Whether the merges make each token of its own text, so that a piece that is a token is taken whole anyway."""
+    model = file["model"]
+    switched = file | {"model": model | {"ignore_merges": not model["ignore_merges"]}}
+    other = type(tokenizer)(json.dumps(switched).encode())
+    texts = list(tokenizer.vocabulary.values())
+    one, two = (each.encode_batch(texts, disallowed_special=()) for each in (tokenizer, other))
+    return one == two
 
 
 def _special_ids(opened: OpenedModel) -> dict[str, int]:

@@ -47,10 +47,10 @@ _BUFFERS = (".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias")
 def plan_of(description: Description, found: Collection[str]) -> Plan:
     """Where in a directory's files each tensor lies, given the names that there are."""
     shapes = tensor_shapes(description.architecture, biases=description.biases, tied=description.tied)
-    gpt2 = description.kind == "gpt2"
-    part = _gpt2_part if gpt2 else _llama_part
-    prefix = "transformer." if gpt2 and "transformer.wte.weight" in found else ""
-    plan = {name: part(name, shape, prefix) for name, shape in shapes.items()}
+    if description.kind == "gpt2":  # the oldest files name its parts without the model they are of
+        prefix = "transformer." if "transformer.wte.weight" in found else ""
+        return {name: _gpt2_part(name, shape, prefix) for name, shape in shapes.items()}
+    plan = {name: _llama_part(name, shape) for name, shape in shapes.items()}
     if description.attention_factor != 1.0:
         _fold_attention_factor(plan, description)
     return plan
@@ -61,7 +61,7 @@ def is_ignorable(description: Description, name: str) -> bool:
     return name.endswith(_BUFFERS) or (description.tied and name == "lm_head.weight")
 
 
-def _llama_part(name: str, shape: Shape, prefix: str) -> Part:
+def _llama_part(name: str, shape: Shape) -> Part:
     if not name.startswith("layers."):
         part, kind = name.split(".")
         return Part(f"{_LLAMA[part]}.{kind}", shape)

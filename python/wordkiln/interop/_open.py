@@ -39,17 +39,17 @@ def open_model(path: str | os.PathLike[str]) -> OpenedModel:
     """
     path = Path(path)
     if path.is_dir():
-        if (path / CONFIG).exists():
+        if (path / CONFIG).is_file():
             return _open_directory(path)
         return _open_gguf(_only_gguf(path))
-    if path.suffix != ".gguf" or not path.exists():
+    if path.suffix != ".gguf" or not path.is_file():
         what = "is another file" if path.exists() else "does not exist"
         raise PathError(f"{path}: {what}: must be a model's directory or a .gguf file")
     return _open_gguf(path)
 
 
 def _only_gguf(directory: Path) -> Path:
-    files = sorted(directory.glob("*.gguf"))
+    files = sorted(file for file in directory.glob("*.gguf") if file.is_file())
     if len(files) == 1:
         return files[0]
     if files:
@@ -65,9 +65,7 @@ def _open_directory(directory: Path) -> OpenedModel:
         description = _hf_config.describe(config)
     except FormatError as error:
         raise FormatError(f"{directory / CONFIG}: {error}") from error
-    tokenizer = Tokenizer.load(directory)
-    _check_fingerprint(directory, config.get(_FINGERPRINT), tokenizer)
-    check_vocabulary(directory, tokenizer, description.architecture.vocab_size)
+    tokenizer = _tokenizer(directory, config.get(_FINGERPRINT), description.architecture.vocab_size)
     bos, add_bos = prompt_start(tokenizer)
     return OpenedModel(
         architecture=with_end_ids(description.architecture, directory),
@@ -91,13 +89,19 @@ def _weights(directory: Path, description: _hf_config.Description) -> Weights:
     return Weights(plan, file)
 
 
-def _check_fingerprint(directory: Path, wanted: object, tokenizer: Tokenizer) -> None:
-    """config.json of our own models tells the tokenizer they were saved with."""
-    if isinstance(wanted, str) and wanted != tokenizer.fingerprint:
+def _tokenizer(directory: Path, fingerprint: object, vocab_size: int) -> Tokenizer:
+    """The tokenizer of the model: config.json of our own models tells the one that they were saved with."""
+    tokenizer = Tokenizer.load(directory)
+    if isinstance(fingerprint, str) and fingerprint != tokenizer.fingerprint:
         raise FormatError(
             f"{directory}: the tokenizer is not that of this model (fingerprint "
-            f"{tokenizer.fingerprint[:12]}..., saved with {wanted[:12]}...)"
+            f"{tokenizer.fingerprint[:12]}..., saved with {fingerprint[:12]}...)"
         )
+    try:
+        check_vocabulary(tokenizer, vocab_size)
+    except FormatError as error:
+        raise FormatError(f"{directory}: {error}") from error
+    return tokenizer
 
 
 def _open_gguf(path: Path) -> OpenedModel:
@@ -109,7 +113,7 @@ def _open_gguf(path: Path) -> OpenedModel:
         check_plan(plan, file.shapes, _gguf_model.is_ignorable)
         file.check_dtypes({part.tensor for part in plan.values()})
         tokenizer = Tokenizer.from_gguf(file.metadata)
-        check_vocabulary(path, tokenizer, architecture.vocab_size)
+        check_vocabulary(tokenizer, architecture.vocab_size)
         starts = file.metadata.get("tokenizer.ggml.model") == "llama"
         bos, add_bos = prompt_start(tokenizer, starts or file.metadata.get("tokenizer.ggml.pre") in _BEGINS)
         return OpenedModel(

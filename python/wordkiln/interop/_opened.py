@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from wordkiln.errors import FormatError
@@ -55,7 +54,7 @@ class OpenedModel:
         return tuple(id for id in range(self.architecture.vocab_size) if id not in known)
 
 
-def check_vocabulary(path: Path, tokenizer: Tokenizer, vocab_size: int) -> None:
+def check_vocabulary(tokenizer: Tokenizer, vocab_size: int) -> None:
     """Refuse a tokenizer with ids that the model does not have.
 
     Raises:
@@ -63,7 +62,7 @@ def check_vocabulary(path: Path, tokenizer: Tokenizer, vocab_size: int) -> None:
     """
     if tokenizer.vocab_size > vocab_size:
         raise FormatError(
-            f"{path}: the tokenizer has {tokenizer.vocab_size} tokens, but the model's vocab_size is {vocab_size}: "
+            f"the tokenizer has {tokenizer.vocab_size} tokens, but the model's vocab_size is {vocab_size}: "
             "it is not the tokenizer of this model"
         )
 

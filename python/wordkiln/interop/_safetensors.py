@@ -25,6 +25,7 @@ _DTYPES = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 _HEADER_LIMIT = 2**25  # bytes; 1024 layers need about 2**20
 _INDEX_LIMIT = 2**25
 _MAX_SHARDS = 2**10
+_MAX_NAME = 200  # of a file
 _MAX_SIZE = 2**40
 _MAX_DIMENSIONS = 8
 
@@ -180,11 +181,11 @@ def _open_shards(directory: Path) -> Sharded:
 
 def _inside(directory: Path, name: str) -> Path:
     """A file of the directory, where no link leads out of it."""
-    if Path(name).name != name or "\\" in name or "\0" in name:
+    if Path(name).name != name or "\\" in name or "\0" in name or len(name) > _MAX_NAME:
         raise FormatError(f"{directory}: {_checks.shown(name)}: must be a file's name, without a path")
     path, root = directory / name, directory.resolve()
-    if not path.exists():
-        raise PathError(f"{path}: is missing")
+    if not path.is_file():  # a pipe would be waited for without end
+        raise PathError(f"{path}: {'is no file' if path.exists() else 'is missing'}")
     # Hugging Face's cache: snapshots/REVISION/NAME links to blobs/HASH.
     roots = [root, root.parents[1] / "blobs"] if root.parent.name == "snapshots" else [root]
     if not any(path.resolve().is_relative_to(allowed) for allowed in roots):

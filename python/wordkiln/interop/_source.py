@@ -49,7 +49,8 @@ class Weights:
             array = _halves_apart(array, part.pairs_of_heads)
         if part.scale != 1.0:
             array = array * np.float32(part.scale)
-        return np.ascontiguousarray(array)
+        # Where a file's data begins at an odd byte, a view of it would not be aligned.
+        return np.require(array, np.float32, ["C_CONTIGUOUS", "ALIGNED"])
 
 
 def pairs_together(array: Array, heads: int) -> Array:

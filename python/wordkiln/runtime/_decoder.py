@@ -16,7 +16,7 @@ from wordkiln import _kernels
 from wordkiln.errors import ArgumentError
 from wordkiln.runtime._ids import checked_ids
 from wordkiln.runtime._kernel_calls import DType, check_dtype
-from wordkiln.runtime._pages import PAGE, PagedState, PagePool
+from wordkiln.runtime._pages import PagedState, PagePool
 from wordkiln.runtime.architecture import Architecture, TensorSource
 
 Array = NDArray[np.float32]
@@ -126,10 +126,8 @@ class DecoderModel:
             raise ArgumentError(f"row {row}: is max_positions={self.max_positions} ids long and cannot go on")
         state.reserve_one()
         logits = np.empty((batch, self.vocab_size), np.float32)
-        rows = np.arange(batch + 1)
-        self._run(
-            state, array, rows, state.lengths, np.arange(batch), state.table, rows[:-1], prompt=False, logits=logits
-        )
+        offsets = np.arange(batch + 1)
+        self._run(state.table, array, offsets, state.lengths, offsets[:-1], prompt=False, logits=logits)
         state.append_one(array)
         return logits
 
@@ -167,7 +165,7 @@ class DecoderModel:
             rows: ids, at least one each and at most `max_positions`.
 
         Returns:
-            For each row of n ids float32 [n - 1]: the natural log-probability of ids 1 to n - 1, each after those before.
+            For each row of n ids float32 [n - 1]: the natural log-probability of ids 1 to n - 1 after those before.
 
         Raises:
             ArgumentError: a row is empty, too long, or holds something that is no id.
@@ -201,20 +199,17 @@ class DecoderModel:
         numbers = np.array([part.row for part in parts])
         ids = np.concatenate([rows[part.row][part.begin : part.end] for part in parts])
         offsets = np.cumsum([0] + [part.end - part.begin for part in parts])
-        self._run(
-            state, ids, offsets, state.lengths[numbers], numbers, state.table[numbers], wanted, prompt=True, **results
-        )
+        starts, table = state.lengths[numbers], state.table[numbers]
+        self._run(table, ids, offsets, starts, wanted, prompt=True, **results)
         for part in parts:
             state.append(part.row, rows[part.row][part.begin : part.end])
 
     def _run(
         self,
-        state: PagedState,
+        table: Ids,
         ids: Ids,
         offsets: Ids,
         starts: Ids,
-        rows: Ids,
-        table: Ids,
         wanted: Ids,
         *,
         prompt: bool,
@@ -222,12 +217,12 @@ class DecoderModel:
         targets: Ids | None = None,
         log_probabilities: Array | None = None,
     ) -> None:
-        pages = state.pool.addresses(table)
+        pages = self._pool.addresses(table)
         self._native.run(
             ids.ctypes.data,
             offsets.ctypes.data,
             starts.ctypes.data,
-            len(rows),
+            len(starts),
             pages.ctypes.data,
             pages.shape[1],
             prompt,

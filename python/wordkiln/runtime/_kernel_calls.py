@@ -59,7 +59,7 @@ class RecurrentStep:
         layers: weight_ih [GH, I], weight_hh [GH, H], bias_ih and bias_hh [GH] of each.
     """
 
-    def __init__(self, kind: str, dtype: DType, layers: list[tuple[Array, Array, Array, Array]]) -> None:
+    def __init__(self, kind: str, dtype: DType, layers: list[tuple[Array, ...]]) -> None:
         self._native = _kernels.RecurrentStep(kind, dtype)
         for weight_ih, weight_hh, bias_ih, bias_hh in layers:
             addresses = [_address(array) for array in (weight_ih, weight_hh, bias_ih, bias_hh)]

@@ -1,4 +1,4 @@
-"""Pages of a cache: blocks of 64 positions that rows share, and that later prompts with the same beginning find again."""
+"""Pages of a cache: blocks of 64 positions that rows share, and that later prompts which begin alike find again."""
 
 from __future__ import annotations
 

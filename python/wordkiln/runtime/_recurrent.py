@@ -48,10 +48,9 @@ class _Layer:
     """One layer's float32 weights, for whole sequences."""
 
     def __init__(self, weights: dict[str, Array], number: int) -> None:
-        self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh = (
-            np.ascontiguousarray(weights[f"model.rnn.{name}_l{number}"])
-            for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-        )
+        names = [f"model.rnn.{name}_l{number}" for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+        self.arrays = tuple(np.ascontiguousarray(weights[name]) for name in names)
+        self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh = self.arrays
 
     def read(self, kind: str, x: Array, h: Array, c: Array | None) -> tuple[Array, Array | None]:
         """Outputs, and an LSTM's cells, of a sequence x [T, B, I] from h and c [B, H]: [T, B, H] each."""
@@ -75,9 +74,7 @@ class Recurrent:
         self._config = config
         self._embedding = weights["model.embed_tokens.weight"]
         layers = [_Layer(weights, number) for number in range(config.num_hidden_layers)]
-        self._step = _kernel_calls.RecurrentStep(
-            _KINDS[config.kind], dtype, [(l.weight_ih, l.weight_hh, l.bias_ih, l.bias_hh) for l in layers]
-        )
+        self._step = _kernel_calls.RecurrentStep(_KINDS[config.kind], dtype, [layer.arrays for layer in layers])
         self._layers = layers if dtype == "float32" else None
         self._projection = weights["model.projection.weight"] if has_projection(config) else None
 

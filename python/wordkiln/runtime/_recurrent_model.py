@@ -29,9 +29,9 @@ class RecurrentModel:
     Args:
         config: its shape.
         weights: float32, by the names of the checkpoint.
-        dtype: of the weights in memory, but for the embedding: "float32", "bfloat16" (rounded to nearest even) or "int8"
-            (127 steps to either side of 0, a scale for each gate row, or for each 64 inputs of the output layer). Sums
-            are float32. Default "float32".
+        dtype: of the weights in memory, but for the embedding: "float32", "bfloat16" (rounded to nearest even) or
+            "int8" (127 steps to either side of 0, a scale for each gate row, or for each 64 inputs of the output
+            layer). Sums are float32. Default "float32".
 
     Attributes:
         config: see above.

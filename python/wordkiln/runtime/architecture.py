@@ -1,4 +1,4 @@
-"""What the runtime steps: the shape of a Transformer decoder and where its weights come from, whatever file they lie in.
+"""What the runtime steps: the shape of a Transformer decoder, and its weights, whatever file they lie in.
 
 `interop` describes a file by these two; the runtime reads each weight once, packs it and lets it go.
 """

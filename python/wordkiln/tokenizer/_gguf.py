@@ -39,13 +39,22 @@ _WHOLE_PIECES = ("llama-bpe", "llama3", "llama-v3", "falcon3", "tekken", "gpt-4o
 _NORMALIZED = ("qwen2",)
 
 
-def pre_of(pattern: str, whole_pieces: bool) -> str | None:
-    """llama.cpp's name of a way to cut text, of a tokenizer that takes a pre-token that is a token whole, or not.
+@dataclass(frozen=True)
+class Pre:
+    """What llama.cpp's name of a pre-tokenizer stands for, beside the pattern."""
 
-    cl100k's has none: llama3's differs from it in text that ends in a line break and then spaces.
+    name: str
+    takes_whole_pieces: bool
+    normalizes: bool
+
+
+def pres_of(pattern: str) -> list[Pre]:
+    """The names under which text is cut by a pattern.
+
+    cl100k has none of its own: llama3's differs from it in text that ends in a line break and then spaces.
     """
     names = _PATTERNS.get("llama3" if pattern == "cl100k" else pattern, ())
-    return next((name for name in names if (name in _WHOLE_PIECES) == whole_pieces), next(iter(names), None))
+    return [Pre(name, name in _WHOLE_PIECES, name in _NORMALIZED) for name in names]
 
 
 @dataclass(frozen=True)
