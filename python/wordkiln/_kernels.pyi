@@ -181,6 +181,51 @@ def rms_norm_backward(
     sizes: tuple[int, int],
 ) -> None: ...
 
+DECODER_PAGE_KEYS: int
+
+class Decoder:
+    """A Transformer decoder: layers are added one by one, from float32 weights by name (csrc/include/wordkiln/decoder.h).
+
+    norm: "rms" or "layer". activation: "silu", "gelu" or "gelu_tanh". storage: "float32", "bfloat16" or "int8".
+    """
+
+    def __init__(
+        self,
+        vocab: int,
+        hidden: int,
+        heads: int,
+        kv_heads: int,
+        head_size: int,
+        intermediate: int,
+        norm: str,
+        norm_eps: float,
+        activation: str,
+        gated: bool,
+        qk_norm: bool,
+        storage: str,
+    ) -> None: ...
+    def add_layer(self, weights: dict[str, int], window: int) -> None: ...
+    def set_ends(self, weights: dict[str, int], max_positions: int) -> None: ...
+    def run(
+        self,
+        ids: int,
+        offsets: int,
+        starts: int,
+        rows: int,
+        pages: int,
+        pages_per_row: int,
+        prompt: bool,
+        wanted: int,
+        count: int,
+        logits: int,
+        targets: int = 0,
+        log_probabilities: int = 0,
+    ) -> None: ...
+    @property
+    def page_bytes(self) -> int: ...
+    @property
+    def nbytes(self) -> int: ...
+
 class PackedLinear:
     def __init__(self, weight: int, bias: int, outputs: int, inputs: int, storage: str) -> None: ...
     def __call__(self, x: int, out: int, rows: int) -> None: ...

@@ -292,12 +292,15 @@ def _pack(a: Architecture, source: TensorSource, dtype: DType) -> _kernels.Decod
     names = frozenset(source.names())
     layers = (functools.partial(_layer_arrays, f"layers.{number}.", names, source) for number in range(a.num_layers))
     arrays = _read_ahead([functools.partial(_end_arrays, a, names, source), *layers])
-    # What is read must live through the call: it hands out addresses.
-    ends = next(arrays)
-    native.set_ends({name: array.ctypes.data for name, array in ends.items()}, a.max_positions)
-    for layer, window in zip(arrays, a.windows, strict=True):
-        native.add_layer({name: array.ctypes.data for name, array in layer.items()}, window or 0)
+    _give(native.set_ends, next(arrays), a.max_positions)
+    for window in a.windows:
+        _give(native.add_layer, next(arrays), window or 0)
     return native
+
+
+def _give(to: Callable[[dict[str, int], int], None], arrays: Arrays, number: int) -> None:
+    """Hand over addresses; the arrays live through the call and no longer."""
+    to({name: array.ctypes.data for name, array in arrays.items()}, number)
 
 
 def _read_ahead(reads: Sequence[Callable[[], Arrays]]) -> Iterator[Arrays]:

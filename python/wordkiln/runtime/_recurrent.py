@@ -31,7 +31,9 @@ class RecurrentState:
 
     def select(self, rows: list[int]) -> RecurrentState:
         """The state of these rows."""
-        return RecurrentState(self.hidden[:, rows], None if self.cells is None else self.cells[:, rows])
+        # Not self.hidden[:, rows], which need not be contiguous.
+        hidden, cells = self.hidden.take(rows, axis=1), None if self.cells is None else self.cells.take(rows, axis=1)
+        return RecurrentState(hidden, cells)
 
 
 def join(states: Sequence[RecurrentState]) -> RecurrentState:

@@ -1,4 +1,4 @@
-"""The runtime against the torch model of the same checkpoint, through the step protocol both have."""
+"""The runtime's recurrent models against the torch model of the same checkpoint, through the step protocol of both."""
 
 import numpy as np
 import pytest
@@ -14,16 +14,6 @@ CONFIGS = {
     "lstm-tied-projection": {"kind": "lstm", "embedding_size": 12, "tie_word_embeddings": True},
     "gru": {"kind": "gru", "num_hidden_layers": 2, "embedding_size": 20},
     "rnn": {"kind": "rnn", "num_hidden_layers": 3, "tie_word_embeddings": True},
-    "transformer": {"kind": "transformer", "num_attention_heads": 4, "max_position_embeddings": 400},
-    "transformer-grouped": {
-        "kind": "transformer",
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 400,
-        "rope_theta": 500.0,
-        "tie_word_embeddings": True,
-    },
 }
 VOCAB_SIZE = 50
 
@@ -144,16 +134,34 @@ def test_wrong_arguments_are_named(both):
             model.select(state, rows)
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+def test_packed_dtypes_are_near_and_prompts_are_their_steps(both, checkpoint, dtype):
+    model, (exact, _) = load_model(checkpoint, dtype), both
+    random = np.random.default_rng(5)
+    prompts = [random.integers(0, VOCAB_SIZE, length).tolist() for length in (3, 260, 1)]
+    state, logits = model.begin(prompts)
+    want_state, want = exact.begin(prompts)
+    for _ in range(3):
+        # Weights are rounded by up to 2^-8 of the largest of their row, in either direction.
+        np.testing.assert_allclose(logits, want, rtol=0, atol=0.03 * np.abs(want).max())
+        ids = random.integers(0, VOCAB_SIZE, 3)
+        logits, want = model.step(state, ids), exact.step(want_state, ids)
+    for row, prompt in enumerate(prompts):
+        alone, last = model.begin([prompt[:1]])
+        for id in prompt[1:]:
+            last = model.step(alone, [id])
+        assert_close(last, model.begin(prompts)[1][row : row + 1])
+    for got, wanted in zip(model.score(prompts), exact.score(prompts), strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=0, atol=0.06 * np.abs(want).max())
+
+
 @pytest.mark.abuse
-def test_a_full_row_is_named(both):
-    model, _ = both
-    if model.max_positions is None:
-        return
-    with pytest.raises(ArgumentError, match="max_position_embeddings=400"):
-        model.begin([[1] * 401])
-    state, _ = model.begin([[1], [1] * 400])
-    with pytest.raises(ArgumentError, match=r"row 1.*max_position_embeddings=400"):
-        model.step(state, [1, 1])
+def test_other_models_and_dtypes_are_named(checkpoint, tmp_path):
+    with pytest.raises(ArgumentError, match="dtype='float16'"):
+        load_model(checkpoint, "float16")
+    ModelConfig(kind="transformer", vocab_size=8, hidden_size=8).save(tmp_path / "config.json")
+    with pytest.raises(FormatError, match="kind='transformer'"):
+        load_model(tmp_path)
 
 
 @pytest.mark.parity
