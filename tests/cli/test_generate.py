@@ -25,7 +25,7 @@ class Model:
 @pytest.fixture
 def model(monkeypatch):
     model = Model()
-    monkeypatch.setattr("wordkiln.generation.load", lambda path: model)
+    monkeypatch.setattr("wordkiln.generation.load", lambda path, dtype: model)
     return model
 
 

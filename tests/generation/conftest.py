@@ -132,3 +132,22 @@ def make_random_model():
 @pytest.fixture
 def random_model(make_random_model):
     return make_random_model()
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory):
+    """A random LSTM of 300 tokens, written without torch."""
+    from safetensors.numpy import save_file
+
+    import wordkiln as wk
+    from wordkiln.models.layout import parameter_shapes
+
+    directory = tmp_path_factory.mktemp("checkpoint")
+    wk.Tokenizer.train(["床前明月光,疑是地上霜。\n", "the quick brown fox\n"] * 3, vocab_size=300).save(directory)
+    config = wk.models.ModelConfig(kind="lstm", vocab_size=300, hidden_size=32)
+    config.save(directory)
+    random = np.random.default_rng(0)
+    shapes = parameter_shapes(config)
+    weights = {name: random.normal(0, 0.3, shape).astype(np.float32) for name, shape in shapes.items()}
+    save_file(weights, directory / "model.safetensors")
+    return directory

@@ -144,3 +144,39 @@ def test_a_completion_says_what_it_was_asked_for(scripted):
     completion = scripted({"p": "ab"}).generate("p", logprobs=3)
     assert completion.top_logprobs == [{97: 0.0}, {98: 0.0}, {256: 0.0}]
     assert completion == Completion("ab", [97, 98, 256], [0.0] * 3, "end", completion.top_logprobs)
+
+
+@pytest.mark.parametrize("backend", ["runtime", "torch"])
+@pytest.mark.parametrize("kind", ["lstm", "gru", "transformer"])
+def test_rows_that_join_a_real_model_get_their_own_texts(tmp_path, kind, backend):
+    if backend == "torch":
+        pytest.importorskip("torch")
+    model = small_model(tmp_path, kind, backend)
+    prompts = ["床前明月光" * 6, "the", "quick brown", "", "霜" * 20, "x", "明月"]
+    settings = {"max_new_tokens": 25, "seed": 7, "repetition_penalty": 1.1}
+    alone = [model.generate(prompt, **settings) for prompt in prompts]
+    for max_batch_size in (2, 5):
+        completions = model.batch(prompts, max_batch_size=max_batch_size, **settings)
+        assert [completion.ids for completion in completions] == [completion.ids for completion in alone]
+        for completion, expected in zip(completions, alone, strict=True):
+            # float32 logits of size 1 to 10, summed in another order in a batch of another size.
+            assert completion.logprobs == pytest.approx(expected.logprobs, abs=1e-4)
+
+
+def small_model(directory, kind, backend):
+    """A random model that ends its texts now and then."""
+    from safetensors.numpy import save_file
+
+    import wordkiln as wk
+    from wordkiln.models.layout import parameter_shapes
+
+    tokenizer = wk.Tokenizer.train(["床前明月光,疑是地上霜。\n", "the quick brown fox\n"] * 3, vocab_size=300)
+    positions = {"max_position_embeddings": 200} if kind == "transformer" else {}
+    config = wk.models.ModelConfig(kind=kind, vocab_size=300, hidden_size=32, **positions)
+    random = np.random.default_rng(0)
+    shapes = parameter_shapes(config)
+    weights = {name: random.normal(0, 0.3, shape).astype(np.float32) for name, shape in shapes.items()}
+    tokenizer.save(directory)
+    config.save(directory)
+    save_file(weights, directory / "model.safetensors")
+    return wk.load(directory, backend=backend)

@@ -85,7 +85,7 @@ def test_a_message_cannot_forge_a_turn(chat):
     "template",
     [
         CHATML,
-        "{{ bos_token }}{% for m in messages %}\n    {% if m.role == 'user' %}\n{{ m.content | trim }}{% endif %}\n{% endfor %}",
+        "{{ bos_token }}{% for m in messages %}\n  {% if m.role == 'user' %}\n{{ m.content }}{% endif %}\n{% endfor %}",
         "{{ messages | tojson }}{{ messages | tojson(indent=2) }}",
         "{% for m in messages %}{% if loop.first %}{% continue %}{% endif %}{{ m['content'] }}{% break %}{% endfor %}",
         "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}",

@@ -9,12 +9,15 @@ from wordkiln.generation._prompt import derive_seed
 from wordkiln.generation._row import Completion
 from wordkiln.generation._sampler import Sampler, SamplingParams
 from wordkiln.generation._scores import NextToken, TextScore
+from wordkiln.generation._searching import BeamCompletion, BeamSettings
 from wordkiln.generation._settings import GenerationSettings
 from wordkiln.generation._stream import TextStream
 from wordkiln.generation.protocol import StepModel
 
 __all__ = [
+    "BeamCompletion",
     "BeamParams",
+    "BeamSettings",
     "Completion",
     "Constraint",
     "ConstraintMatcher",

@@ -81,7 +81,7 @@ def _load_own(directory: Path, dtype: DType, backend: str, device: str) -> Langu
     for name in (_CONFIG, _WEIGHTS, _TOKENIZER):
         if not (directory / name).is_file():
             raise PathError(f"{directory}: holds no {name}, so it is not a checkpoint directory of a finished model")
-    config, tokenizer = ModelConfig.load(directory), Tokenizer.load(directory / _TOKENIZER)
+    config, tokenizer = ModelConfig.load(directory), Tokenizer.load(directory)
     _check_tokenizer(directory, config, tokenizer)
     return LanguageModel(_load_model(directory, dtype, backend, device), tokenizer)
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from wordkiln.generation._chatting import Chatting
 from wordkiln.generation._scoring import Scoring
+from wordkiln.generation._searching import Searching
 from wordkiln.generation._writing import Writing
 
 
-class LanguageModel(Writing, Chatting, Scoring):
+class LanguageModel(Writing, Chatting, Searching, Scoring):
     """A model and its tokenizer, writing and scoring text.
 
     Every method that writes takes the settings of `GenerationSettings` and `SamplingParams` by name; one that is

@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol
 from wordkiln import _rust
 from wordkiln.errors import ArgumentError
 from wordkiln.generation import _checks
+from wordkiln.generation._constraint import Constraint
 from wordkiln.generation._params import SamplingParams
 from wordkiln.generation._row import Ending, Row, TextDecoder
 from wordkiln.generation._settings import Seed, Settings, SpecialTokens
@@ -67,6 +68,15 @@ class PromptReader:
                 f"{name}: {said}: special_tokens='ids' reads it as its id, special_tokens='text' as ordinary text"
             ) from error
 
+    def words(self, words: Sequence[str]) -> list[list[int]]:
+        """The ids of each word, as the first of a text and behind another: they differ.
+
+        Raises:
+            ArgumentError: as `encode`.
+        """
+        forms = [(place, form) for place, word in enumerate(words) for form in (word, " " + word)]
+        return [ids for place, form in forms if (ids := self.encode(f"bad_words[{place}]", form))]
+
     def start(self) -> list[int]:
         """What stands before the first token of a document: `beginning`, else the end token of the one before."""
         return self.beginning or ([] if self._end_id is None else [self._end_id])
@@ -115,6 +125,7 @@ class RowMaker:
         self._settings = settings
         self._ending = Ending(settings.max_new_tokens, settings.stop, end_ids, settings.stop_ids)
         self._params = self._sampling_params(banned_ids)
+        self._constraint = constraint_of(settings, tokenizer, end_ids)
 
     def of_text(self, text: str, seed: int, n: int = 1, name: str = "prompt") -> list[Row]:
         """The `n` samples of a prompt.
@@ -142,14 +153,9 @@ class RowMaker:
     def _sampling_params(self, banned_ids: tuple[int, ...]) -> SamplingParams:
         """The settings of every row but for its seed."""
         settings, sampling = self._settings, self._settings.sampling
-        words: list[Sequence[int]] = list(sampling.bad_words_ids)
-        for place, word in enumerate(settings.bad_words):
-            # As the first word of a text and behind another it has other ids.
-            spellings = [self._reader.encode(f"bad_words[{place}]", form) for form in (word, " " + word)]
-            words += [ids for ids in spellings if ids]
         return dataclasses.replace(
             sampling,
-            bad_words_ids=words,
+            bad_words_ids=[*sampling.bad_words_ids, *self._reader.words(settings.bad_words)],
             banned_ids=(*banned_ids, *sampling.banned_ids),
             end_ids=sorted(self._ending.end_ids | self._ending.stop_ids),
             logprobs=settings.logprobs,
@@ -157,7 +163,21 @@ class RowMaker:
 
     def _row(self, ids: list[int], seed: int) -> Row:
         params = dataclasses.replace(self._params, seed=seed)
-        return Row(ids, params, self._ending, self._tokenizer.decode_stream)
+        matcher = None if self._constraint is None else self._constraint.matcher()
+        return Row(ids, params, self._ending, self._tokenizer.decode_stream, matcher)
+
+
+def constraint_of(settings: Settings, tokenizer: TextTokenizer, end_ids: frozenset[int]) -> Constraint | None:
+    """What the settings ask a text to match, if anything.
+
+    Raises:
+        ArgumentError: they ask for several things, or for what is malformed or too large.
+    """
+    kinds = {name: getattr(settings, name) for name in ("schema", "regex", "choices", "grammar")}
+    if all(value is None for value in kinds.values()):
+        return None
+    table: Any = tokenizer
+    return Constraint(table, **kinds, end_ids=sorted(id_ for id_ in end_ids if id_ < tokenizer.vocab_size))
 
 
 def derive_seed(seed: int, sample: int) -> int:

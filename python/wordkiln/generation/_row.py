@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Callable
 from typing import Literal, NamedTuple, Protocol
 
+from wordkiln.errors import ArgumentError
+from wordkiln.generation._constraint import ConstraintMatcher
 from wordkiln.generation._params import SamplingParams
 from wordkiln.generation._stop import StopMatcher
 
@@ -32,8 +34,8 @@ class Completion:
         text: what was written: without the prompt, the end token, and what stopped it.
         ids: every token that was chosen, those of a stop string and the end token included.
         logprobs: the natural log-probability of each of `ids` under the model itself (no temperature, no other stage).
-        finish_reason: "end": the model chose the end token; "stop": a stop string or stop id came; "length":
-            max_new_tokens; "interrupted": Ctrl-C; "error": see `error`.
+        finish_reason: "end": the model chose the end token, or a constraint left nothing else; "stop": a stop string or
+            stop id came; "length": max_new_tokens; "interrupted": Ctrl-C; "error": see `error`.
         top_logprobs: for each of `ids` the most probable tokens and their log-probabilities, best first; None where
             `logprobs` was not asked for.
         prompt_logprobs: of each token of the prompt after those before it, None for the first; None where it was not
@@ -81,6 +83,7 @@ class Row:
     Attributes:
         prompt: ids that it goes on from.
         params: how its tokens are chosen.
+        matcher: where it stands in its constraint, if it has one.
         prompt_logprobs: see `Completion`.
         finish_reason: None while it goes on.
         error: why it could not go on.
@@ -92,9 +95,11 @@ class Row:
         params: SamplingParams,
         ending: Ending,
         new_decoder: Callable[[], TextDecoder],
+        matcher: ConstraintMatcher | None = None,
     ) -> None:
         self.prompt = prompt
         self.params = params
+        self.matcher = matcher
         self.prompt_logprobs: list[float | None] | None = None
         self.finish_reason: FinishReason | None = None
         self.error: str | None = None
@@ -107,7 +112,15 @@ class Row:
     def push(self, token: Token) -> str:
         """Take the next token; the text that may be shown by it."""
         self._tokens.append(token)
-        return self._read(token.id)
+        shown = self._read(token.id)
+        if self.matcher is None or self.finish_reason is not None:
+            return shown
+        try:
+            self.matcher.commit(token.id)
+        except ArgumentError as error:
+            return shown + self.fail(str(error))
+        # An end token could say no more than that, and not every model has one.
+        return shown + self.finish("end") if self.matcher.is_finished else shown
 
     def finish(self, reason: FinishReason) -> str:
         """End the text here; what of it had been held back."""

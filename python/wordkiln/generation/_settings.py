@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypedDict, get_args
 
 from wordkiln.errors import ArgumentError
@@ -58,6 +58,11 @@ class GenerationSettings(SamplingSettings, total=False):
         stop_ids: tokens that end the text; they are not part of it.
         bad_words: texts that are never written, with or without a space before them (what the tokenizer may spell in
             another way still is: `bad_words_ids` takes ids).
+        schema: a JSON schema, as text or as Python has it: the text is JSON that it accepts.
+        regex: a regular expression that the whole text matches.
+        choices: strings, of which the text is one.
+        grammar: a Lark grammar (llguidance's kind) that the text follows. At most one of these four
+            (docs/constraints.md).
         logprobs: give that many most probable tokens at each step too (`Completion.top_logprobs`); default 0.
         prompt_logprobs: give the log-probability of each token of the prompt too; default False.
         truncate: "left": of a prompt that leaves no room for `max_new_tokens`, take the end that does; None, the
@@ -71,6 +76,10 @@ class GenerationSettings(SamplingSettings, total=False):
     stop: str | Sequence[str]
     stop_ids: Sequence[int]
     bad_words: Sequence[str]
+    schema: str | Mapping[str, Any] | bool | None
+    regex: str | None
+    choices: Sequence[str] | None
+    grammar: str | None
     logprobs: int
     prompt_logprobs: bool
     truncate: Literal["left"] | None
@@ -87,6 +96,10 @@ class Settings:
     stop: tuple[str, ...] = ()
     stop_ids: frozenset[int] = frozenset()
     bad_words: tuple[str, ...] = ()
+    schema: str | Mapping[str, Any] | bool | None = None
+    regex: str | None = None
+    choices: Sequence[str] | None = None
+    grammar: str | None = None
     logprobs: int = 0
     prompt_logprobs: bool = False
     truncate: Literal["left"] | None = None
@@ -101,9 +114,7 @@ class Settings:
         """
         sampling_names = SamplingSettings.__annotations__.keys()
         own_names = {field.name for field in dataclasses.fields(cls)} - {"sampling"}
-        for name in given:
-            if name not in sampling_names | own_names:
-                raise ArgumentError(_unknown(name, sampling_names | own_names))
+        check_names(given, sampling_names | own_names)
         sampling = SamplingParams(**{name: value for name, value in given.items() if name in sampling_names})
         own = {name: value for name, value in given.items() if name in own_names}
         for name, check in _CHECKS.items():
@@ -115,9 +126,17 @@ class Settings:
         return cls(sampling, **own)
 
 
-def _unknown(name: str, known: set[str]) -> str:
-    nearest = difflib.get_close_matches(name, known, n=1)
-    return f"{name}: is no setting" + (f": did you mean {nearest[0]}?" if nearest else f"; there are {sorted(known)}")
+def check_names(given: Iterable[str], known: Collection[str]) -> None:
+    """Whether every setting is one.
+
+    Raises:
+        ArgumentError: one is none; the nearest that is one is named.
+    """
+    for name in given:
+        if name not in known:
+            nearest = difflib.get_close_matches(name, known, n=1)
+            advice = f": did you mean {nearest[0]}?" if nearest else f"; there are {', '.join(sorted(known))}"
+            raise ArgumentError(f"{name}: is no setting{advice}")
 
 
 def _ids(name: str, value: Any) -> frozenset[int]:
