@@ -43,8 +43,9 @@ std::unique_ptr<Decoder> make(int64_t vocab, int64_t hidden, int64_t heads, int6
     throw std::invalid_argument("heads=" + std::to_string(heads) +
                                 ": must be a multiple of kv_heads=" + std::to_string(kv_heads));
   }
-  const DecoderShape shape = {vocab,    hidden, heads, kv_heads, head_size, intermediate, parse_norm(norm),
-                              norm_eps, parse_activation(activation), gated, qk_norm};
+  const DecoderShape shape = {
+      vocab, hidden, heads, kv_heads, head_size, intermediate, parse_norm(norm), norm_eps, parse_activation(activation),
+      gated, qk_norm};
   return std::make_unique<Decoder>(shape, parse_storage(storage));
 }
 
@@ -176,8 +177,8 @@ void register_decoder(py::module_& m) {
       .def("add_layer", &add_layer, py::arg("weights"), py::arg("window"))
       .def("set_ends", &set_ends, py::arg("weights"), py::arg("max_positions"))
       .def("run", &run, py::arg("ids"), py::arg("offsets"), py::arg("starts"), py::arg("rows"), py::arg("pages"),
-           py::arg("pages_per_row"), py::arg("prompt"), py::arg("wanted"), py::arg("count"), py::arg("logits"), py::arg("targets") = 0,
-           py::arg("log_probabilities") = 0)
+           py::arg("pages_per_row"), py::arg("prompt"), py::arg("wanted"), py::arg("count"), py::arg("logits"),
+           py::arg("targets") = 0, py::arg("log_probabilities") = 0)
       .def_property_readonly("page_bytes", &Decoder::page_bytes)
       .def_property_readonly("nbytes", &Decoder::bytes);
 }

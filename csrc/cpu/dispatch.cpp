@@ -26,14 +26,14 @@ extern const KernelTable table;
 namespace avx512bf16 {
 extern const KernelTable table;
 extern const KernelTable amx_table;
-}
+}  // namespace avx512bf16
 #endif
 
 namespace {
 
 #ifdef WORDKILN_X86
-// Whether there is a tile unit (CPUID leaf 7, EDX: 22 bfloat16, 24 tiles, 25 int8) and the system lets this process have
-// it: Linux gives the tiles' large registers only to who asks.
+// Whether there is a tile unit (CPUID leaf 7, EDX: 22 bfloat16, 24 tiles, 25 int8) and the system lets this process
+// have it: Linux gives the tiles' large registers only to who asks.
 bool tiles_allowed() {
 #if defined(__linux__)
   unsigned a, b, c, d;

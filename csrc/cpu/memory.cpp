@@ -18,7 +18,8 @@ Memory Memory::unset(size_t bytes) {
   if (memory.data_ == nullptr) throw std::bad_alloc();
   memory.bytes_ = bytes;
 #ifdef MADV_HUGEPAGE
-  if (alignment == kPage) madvise(memory.data(), rounded, MADV_HUGEPAGE);  // a hint: refused, the pages are merely small
+  if (alignment == kPage)
+    madvise(memory.data(), rounded, MADV_HUGEPAGE);  // a hint: refused, the pages are merely small
 #endif
   return memory;
 }

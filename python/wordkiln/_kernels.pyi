@@ -184,7 +184,7 @@ def rms_norm_backward(
 DECODER_PAGE_KEYS: int
 
 class Decoder:
-    """A Transformer decoder: layers are added one by one, from float32 weights by name (csrc/include/wordkiln/decoder.h).
+    """A Transformer decoder; layers are added one by one, float32 weights by name (csrc/include/wordkiln/decoder.h).
 
     norm: "rms" or "layer". activation: "silu", "gelu" or "gelu_tanh". storage: "float32", "bfloat16" or "int8".
     """

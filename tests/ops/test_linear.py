@@ -27,24 +27,35 @@ def test_bad_arguments(x, weight, bias, message):
         ops.linear(x, weight, bias)
 
 
-@pytest.mark.parametrize("storage", ["float32", "bfloat16"])
+def as_stored(weight, storage):
+    """What the packed weights stand for, in float32."""
+    if storage != "int8":
+        return weight.to(getattr(torch, storage)).float()
+    kept = weight.clone()
+    for group in kept.split(64, dim=1):
+        scale = group.abs().amax(1, keepdim=True) / 127
+        group.copy_((group * (1 / scale.where(scale > 0, 1))).round() * scale)
+    return kept
+
+
+@pytest.mark.parametrize("storage", ["float32", "bfloat16", "int8"])
 @pytest.mark.parametrize("rows", [0, 1, 5, 7, 13, 64])
 @pytest.mark.parametrize(("outputs", "inputs"), [(1, 1), (64, 32), (130, 401), (33, 800), (3, 0), (0, 3)])
 def test_packed_matches_torch(storage, rows, outputs, inputs):
     generator = torch.Generator().manual_seed(0)
     x, weight, bias = (torch.randn(s, generator=generator) for s in ((rows, inputs), (outputs, inputs), (outputs,)))
-    rounded = weight.to(getattr(torch, storage))
+    rounded = as_stored(weight, storage) if inputs else weight
     for b in (None, bias):
         got = ops.PackedLinear(weight, b, storage)(x)
         exact = F.linear(x.double(), rounded.double(), None if b is None else b.double())
-        plain = F.linear(x, rounded.float(), b)
+        plain = F.linear(x, rounded, b)
         # The floor: as many roundings of the largest value as the sums may take in another order.
         floor = 8 * torch.finfo(torch.float32).eps * exact.abs().max() if exact.numel() else 0
         assert got.shape == exact.shape
         assert ((got - exact).abs() <= 2 * (plain - exact).abs().max() + floor if exact.numel() else got == got).all()
 
 
-@pytest.mark.parametrize("storage", ["float32", "bfloat16"])
+@pytest.mark.parametrize("storage", ["float32", "bfloat16", "int8"])
 def test_packed_keeps_its_own_copy_and_takes_any_shape(storage):
     weight, x = torch.randn(9, 6), torch.randn(6, 2, 3).permute(1, 2, 0)
     packed = ops.PackedLinear(weight, storage=storage)
@@ -53,7 +64,7 @@ def test_packed_keeps_its_own_copy_and_takes_any_shape(storage):
     assert torch.equal(packed(x), before)
     assert torch.equal(packed(x[0, 0]), before[0, 0])
     assert before.shape == (2, 3, 9)
-    assert packed.nbytes >= 9 * 6 * (4 if storage == "float32" else 2)
+    assert packed.nbytes >= 9 * 6 * {"float32": 4, "bfloat16": 2, "int8": 1}[storage]
 
 
 def test_packed_bfloat16_rounds_as_torch_and_keeps_nan_and_infinity():
@@ -71,7 +82,8 @@ def test_packed_refuses():
         (lambda: ops.PackedLinear(weight.double()), "weight: torch.float64"),
         (lambda: ops.PackedLinear(weight.to("meta")), "weight: torch.float32 on meta"),
         (lambda: ops.PackedLinear(weight, torch.zeros(2)), "bias: shape"),
-        (lambda: ops.PackedLinear(weight, storage="int8"), "storage='int8'"),
+        (lambda: ops.PackedLinear(weight, storage="int4"), "storage='int4'"),
+        (lambda: ops.PackedLinear(weight / 0, storage="int8"), "weight: must be finite"),
         (lambda: packed(torch.zeros(())), "x: shape"),
         (lambda: packed(torch.zeros(1, 3)), r"x: shape \[1, 3\] must be \[1, 2\]"),
         (lambda: packed(torch.zeros(1, 2).double()), "x: torch.float64"),

@@ -1,7 +1,7 @@
-// One pass of a decoder over new tokens. One team of threads runs all of it: a step of a small model has some two hundred
-// products of a few microseconds each, and starting a team for each would cost as much. The outputs of a product are cut
-// over the threads, which meet behind each one. With few tokens each thread norms all rows for itself, which
-// costs less than meeting once more.
+// One pass of a decoder over new tokens. One team of threads runs all of it: a step of a small model has some two
+// hundred products of a few microseconds each, and starting a team for each would cost as much. The outputs of a
+// product are cut over the threads, which meet behind each one. With few tokens each thread norms all rows for itself,
+// which costs less than meeting once more.
 #include "cpu/kernels/decoder_attention.h"
 #include "cpu/kernels/kernels.h"
 #include "cpu/kernels/packed_linear_amx.h"
@@ -16,24 +16,26 @@ int64_t packed_bytes(LinearStorage storage, int64_t outputs, int64_t inputs) {
   return (outputs + kPanelWidth - 1) / kPanelWidth * panel_bytes(storage, inputs);
 }
 
-bool pack(LinearStorage storage, int64_t outputs, int64_t inputs, const float* weight, const float* gate, char* packed) {
+bool pack(LinearStorage storage, int64_t outputs, int64_t inputs, const float* weight, const float* gate,
+          char* packed) {
   // With a gate the packed outputs are the gate's vectors and those of `weight` in turns.
   const int64_t vectors = vectors_of(outputs) * (gate == nullptr ? 1 : 2);
   const int64_t count = (vectors + kTileVectors - 1) / kTileVectors;
   bool fits = true;
-  parallel_threads(threads_for(static_cast<double>(outputs) * static_cast<double>(inputs)), [=, &fits](int thread, int threads) {
-    const Range mine = split(count, thread, threads);
-    for (int64_t p = mine.begin; p < mine.end; ++p) {
-      const auto rows = [=](int64_t v) {
-        const int64_t vector = p * kTileVectors + v;
-        if (gate == nullptr) return some_rows(weight, inputs, vector * kLanes<float>, outputs);
-        return some_rows(vector % 2 == 0 ? gate : weight, inputs, vector / 2 * kLanes<float>, outputs);
-      };
-      if (!pack_panel(storage, inputs, rows, packed + p * panel_bytes(storage, inputs))) {
-        __atomic_store_n(&fits, false, __ATOMIC_RELAXED);
-      }
-    }
-  });
+  parallel_threads(threads_for(static_cast<double>(outputs) * static_cast<double>(inputs)),
+                   [=, &fits](int thread, int threads) {
+                     const Range mine = split(count, thread, threads);
+                     for (int64_t p = mine.begin; p < mine.end; ++p) {
+                       const auto rows = [=](int64_t v) {
+                         const int64_t vector = p * kTileVectors + v;
+                         if (gate == nullptr) return some_rows(weight, inputs, vector * kLanes<float>, outputs);
+                         return some_rows(vector % 2 == 0 ? gate : weight, inputs, vector / 2 * kLanes<float>, outputs);
+                       };
+                       if (!pack_panel(storage, inputs, rows, packed + p * panel_bytes(storage, inputs))) {
+                         __atomic_store_n(&fits, false, __ATOMIC_RELAXED);
+                       }
+                     }
+                   });
   return fits;
 }
 
@@ -175,8 +177,8 @@ class DecoderPass {
 
   int64_t most_rows() const { return tokens_ > run_.count ? tokens_ : run_.count; }
 
-  // Whether products are the tile unit's. That is not for the number of rows to decide: a row's result must not depend on
-  // the others.
+  // Whether products are the tile unit's. That is not for the number of rows to decide: a row's result must not depend
+  // on the others.
   bool tiled() const { return kAmx && run_.prompt; }
 
   // Embeddings, and the angles of rotary positions, as Hugging Face has them: float32 products.
@@ -233,10 +235,11 @@ class DecoderPass {
   // body(first output, columns, panel, vectors): this thread's part of a product.
   template <typename Body>
   void for_my_panels(const Team& team, const DecoderMatrix& m, Body body) const {
-    for_panels(split(vectors_of(m.outputs), team.thread, team.threads), [&](int64_t panel, Range vectors, int64_t first) {
-      const int64_t wide = (vectors.end - vectors.begin) * kLanes<float>;
-      body(first, m.outputs - first < wide ? m.outputs - first : wide, panel, vectors);
-    });
+    for_panels(split(vectors_of(m.outputs), team.thread, team.threads),
+               [&](int64_t panel, Range vectors, int64_t first) {
+                 const int64_t wide = (vectors.end - vectors.begin) * kLanes<float>;
+                 body(first, m.outputs - first < wide ? m.outputs - first : wide, panel, vectors);
+               });
   }
 
   // out[N, outputs] (+)= rows times m, and its bias.
@@ -245,9 +248,8 @@ class DecoderPass {
       multiply(team, m, rows, tokens_, panel, vectors, out + first, m.outputs, columns, accumulate);
       for (int64_t i = 0; m.bias && i < tokens_; ++i) {
         float* to = out + i * m.outputs + first;
-        for_vectors<float>(0, columns, [&](int64_t j, int n) {
-          store(to + j, load(to + j, n) + load(m.bias + first + j, n), n);
-        });
+        for_vectors<float>(0, columns,
+                           [&](int64_t j, int n) { store(to + j, load(to + j, n) + load(m.bias + first + j, n), n); });
       }
     });
   }
@@ -274,8 +276,8 @@ class DecoderPass {
     product(team, layer.output, prepare(team, tokens_, q_size_, nullptr, attended), x_, true);
   }
 
-  // Norms a head where the shape says so, and turns each pair (x[i], x[i + D / 2]) by its angle (Su et al. 2021, RoFormer,
-  // section 3.2.2).
+  // Norms a head where the shape says so, and turns each pair (x[i], x[i + D / 2]) by its angle (Su et al. 2021,
+  // RoFormer, section 3.2.2).
   void place(int64_t token, const float* norm, float* head) const {
     const int64_t half = shape_.head_size / 2;
     if (norm != nullptr) normalise(shape_, {norm, nullptr}, head, shape_.head_size, head);
@@ -303,9 +305,8 @@ class DecoderPass {
     for_my_panels(team, up, [&](int64_t first, int64_t columns, int64_t, Range) {
       for (int64_t i = 0; i < tokens_; ++i) {
         float* to = mlp_ + i * up.outputs + first;
-        for_vectors<float>(0, columns, [&](int64_t j, int n) {
-          store(to + j, activate(shape_.activation, load(to + j, n)), n);
-        });
+        for_vectors<float>(0, columns,
+                           [&](int64_t j, int n) { store(to + j, activate(shape_.activation, load(to + j, n)), n); });
       }
     });
   }
@@ -334,8 +335,7 @@ class DecoderPass {
     const LinearRows rows = prepare(team, run_.count, shape_.hidden, &view_.norm, x);
     if (run_.logits == nullptr) return score(team, rows);
     for_my_panels(team, view_.head, [&](int64_t first, int64_t columns, int64_t panel, Range vectors) {
-      multiply(team, view_.head, rows, run_.count, panel, vectors, run_.logits + first, shape_.vocab,
-                          columns, false);
+      multiply(team, view_.head, rows, run_.count, panel, vectors, run_.logits + first, shape_.vocab, columns, false);
     });
   }
 
@@ -348,8 +348,7 @@ class DecoderPass {
       totals[i] = 0;
     }
     for_my_panels(team, view_.head, [&](int64_t first, int64_t columns, int64_t panel, Range vectors) {
-      multiply(team, view_.head, rows, run_.count, panel, vectors, team.panel, kPanelWidth, columns,
-                          false);
+      multiply(team, view_.head, rows, run_.count, panel, vectors, team.panel, kPanelWidth, columns, false);
       for (int64_t i = 0; i < run_.count; ++i) {
         const float* logits = team.panel + i * kPanelWidth;
         const int64_t target = run_.targets[i] - first;

@@ -1,7 +1,7 @@
-// Attention over the cache of a decoder (docs/runtime.md): the keys of a page lie transposed, [D][kDecoderPageKeys], its
-// values [kDecoderPageKeys][D up to whole vectors], so that scores and results are both tiles of a matrix product. Pages
-// are taken in their order with an online softmax (Milakov and Gimelshein 2018, algorithm 3): what a token gets depends
-// neither on the tokens it is computed with nor on the threads.
+// Attention over the cache of a decoder (docs/runtime.md): the keys of a page lie transposed, [D][kDecoderPageKeys],
+// its values [kDecoderPageKeys][D up to whole vectors], so that scores and results are both tiles of a matrix product.
+// Pages are taken in their order with an online softmax (Milakov and Gimelshein 2018, algorithm 3): what a token gets
+// depends neither on the tokens it is computed with nor on the threads.
 #pragma once
 
 #include "cpu/decoder_view.h"
@@ -43,7 +43,8 @@ class DecoderAttention {
   }
 
   // Puts a new key and value [D] in their places.
-  void write(int64_t layer, int64_t row, int64_t position, int64_t kv_head, const float* key, const float* value) const {
+  void write(int64_t layer, int64_t row, int64_t position, int64_t kv_head, const float* key,
+             const float* value) const {
     E* keys = page(layer, row, position / kPageKeys, kv_head);
     const int64_t slot = position % kPageKeys, size = layout_.head_size, width = layout_.value_width;
     for (int64_t d = 0; d < size; ++d) store(keys + d * kPageKeys + slot, broadcast(key[d]), 1);
@@ -60,7 +61,8 @@ class DecoderAttention {
       for (int64_t first = run_.offsets[row]; first < run_.offsets[row + 1]; first += tokens) {
         const int64_t left = run_.offsets[row + 1] - first, count = left < tokens ? left : tokens;
         for (int64_t head = 0; head < shape_.kv_heads; ++head, ++item) {
-          if (item % threads == thread) run_item(layer, window, row, head, {first, first + count}, q, q_row, out, scratch);
+          if (item % threads == thread)
+            run_item(layer, window, row, head, {first, first + count}, q, q_row, out, scratch);
         }
       }
     }
@@ -73,8 +75,8 @@ class DecoderAttention {
   }
 
   // The tokens' query heads of one key head are the rows of two products for each page.
-  void run_item(int64_t layer, int64_t window, int64_t row, int64_t kv_head, Range tokens, const float* q, int64_t q_row,
-                float* out, float* scratch) const {
+  void run_item(int64_t layer, int64_t window, int64_t row, int64_t kv_head, Range tokens, const float* q,
+                int64_t q_row, float* out, float* scratch) const {
     const int64_t size = layout_.head_size, width = layout_.value_width, count = tokens.end - tokens.begin;
     const int64_t rows = count * group_, position = run_.starts[row] + tokens.begin - run_.offsets[row];
     const Rows r = {scratch, scratch + rows * size, scratch + rows * (size + width),
@@ -97,7 +99,8 @@ class DecoderAttention {
         const int64_t at = position + i / group_, begin = window > 0 && at >= window ? at - window + 1 : 0;
         soften(r, i, {begin - p * kPageKeys, at + 1 - p * kPageKeys}, wide);
       }
-      multiply<float, E>(rows, width, seen, {r.scores, kPageKeys, 1}, keys + size * kPageKeys, width, r.out, width, true);
+      multiply<float, E>(rows, width, seen, {r.scores, kPageKeys, 1}, keys + size * kPageKeys, width, r.out, width,
+                         true);
     }
     for (int64_t i = 0; i < rows; ++i) {
       float* to = out + (tokens.begin + i / group_) * shape_.heads * size + (kv_head * group_ + i % group_) * size;

@@ -63,7 +63,7 @@ template <typename T, typename B = T>
 void multiply(int64_t rows, int64_t columns, int64_t depth, MatrixA<T> a, const B* b, int64_t b_row, T* c,
               int64_t c_row, bool accumulate) {
   static constexpr TileFunction<T, B> kTiles[kTileRows][4] = {WORDKILN_TILES(1), WORDKILN_TILES(2), WORDKILN_TILES(3),
-                                                           WORDKILN_TILES(4), WORDKILN_TILES(5), WORDKILN_TILES(6)};
+                                                              WORDKILN_TILES(4), WORDKILN_TILES(5), WORDKILN_TILES(6)};
   constexpr int64_t kWidth = kTileVectors * kLanes<T>;
   for (int64_t j = 0; j < columns; j += kWidth) {
     const int64_t vectors = (columns - j < kWidth ? columns - j : kWidth) / kLanes<T>;

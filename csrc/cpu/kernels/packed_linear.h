@@ -1,11 +1,12 @@
 // Products of a few or many rows with packed weights, for inference.
 //
 // Weights lie in panels of kPanelWidth outputs. A panel is [inputs][width] in float32; in bfloat16 a word of 32 bits
-// holds two inputs of an output, [inputs / 2][width] filled up to kBfloat16Inputs, so that a shift and a mask widen them; in int8 a group of inputs is
-// the scales [width], then codes [kLinearGroup][width]; a weight is its code times its scale, rounded to float32.
+// holds two inputs of an output, [inputs / 2][width] filled up to kBfloat16Inputs, so that a shift and a mask widen
+// them; in int8 a group of inputs is the scales [width], then codes [kLinearGroup][width]; a weight is its code times
+// its scale, rounded to float32.
 //
-// An element of the result is summed over its inputs in the same order and parts, whatever the tile: a row's result does
-// not depend on how many rows there are, nor on the threads.
+// An element of the result is summed over its inputs in the same order and parts, whatever the tile: a row's result
+// does not depend on how many rows there are, nor on the threads.
 #pragma once
 
 #include "cpu/kernels/packed_gemm.h"
@@ -16,7 +17,7 @@ namespace wordkiln::cpu::WORDKILN_ISA {
 namespace {
 
 constexpr int64_t kPanelWidth = kPanel<float>;
-constexpr int64_t kBfloat16Inputs = 32;       // what the tile unit takes at a time
+constexpr int64_t kBfloat16Inputs = 32;  // what the tile unit takes at a time
 
 typedef Simd<float>::Int Int;
 typedef int8_t Codes __attribute__((vector_size(kLanes<float>)));
@@ -270,8 +271,8 @@ void linear_tile(const PanelTile& t) {
   }
 }
 
-// Inputs that are summed by themselves, then added to the others: rounding errors grow with this number and the number of
-// parts, not with their product. So many of a panel's also stay in the nearest cache while all rows pass.
+// Inputs that are summed by themselves, then added to the others: rounding errors grow with this number and the number
+// of parts, not with their product. So many of a panel's also stay in the nearest cache while all rows pass.
 constexpr int64_t kLinearDepth = 2 * kLinearGroup;
 
 typedef void (*LinearTile)(const PanelTile&);
@@ -322,8 +323,8 @@ void multiply_vectors(const PackedWeights& w, const LinearRows& rows, int64_t co
     for (int64_t tile = 0; tile < tiles; ++tile) {
       const Range part = split(count, tile, tiles);  // nearly equal: no tile of a single row is left over
       const int64_t size = part.end - part.begin;
-      const LinearTile run = widen ? linear_tile_of<LinearStorage::kFloat32, kVectors>(size)
-                                   : linear_tile_of<kStorage, kVectors>(size);
+      const LinearTile run =
+          widen ? linear_tile_of<LinearStorage::kFloat32, kVectors>(size) : linear_tile_of<kStorage, kVectors>(size);
       run({
           .rows = {rows.values + part.begin * rows.stride, rows.stride},
           .begin = k,

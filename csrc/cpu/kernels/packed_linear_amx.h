@@ -1,5 +1,5 @@
-// Products of many rows with packed weights on the tile unit (Intel AMX): 16 rows by 16 outputs by 64 bytes of inputs an
-// instruction, sixteen times what vectors do in float32. Only compiled where the compiler may use it; the table of
+// Products of many rows with packed weights on the tile unit (Intel AMX): 16 rows by 16 outputs by 64 bytes of inputs
+// an instruction, sixteen times what vectors do in float32. Only compiled where the compiler may use it; the table of
 // instruction set "amx" says whether the machine can (dispatch.cpp).
 //
 // Inputs and weights are rounded to bfloat16, int8 weights too: they are widened once for all rows.

@@ -16,9 +16,7 @@ WORDKILN_INLINE Vec<float> widened(const float* from) { return load(from); }
 
 WORDKILN_INLINE Vec<float> widened(const Bfloat16* from) { return load(from); }
 
-WORDKILN_INLINE Vec<float> widened(const int8_t* from) {
-  return __builtin_convertvector(load_bytes(from), Vec<float>);
-}
+WORDKILN_INLINE Vec<float> widened(const int8_t* from) { return __builtin_convertvector(load_bytes(from), Vec<float>); }
 
 inline void narrow_to(float x, float, float* to) { *to = x; }
 

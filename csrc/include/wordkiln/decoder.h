@@ -1,9 +1,9 @@
 // A Transformer decoder for inference: whole steps over packed weights and a cache in pages, without torch.
 //
-// Sizes: V vocabulary, E hidden, L layers, H query heads, Hkv key heads (H a multiple of Hkv), D head size, F width of the
-// MLP, N tokens of a call. Pre-norm: x += attention(norm(x)), x += mlp(norm(x)); at the end norm and head. Activations,
-// sums and the softmax are float32; weights are stored as LinearStorage says, the cache is float32 beside float32 weights
-// and else bfloat16.
+// Sizes: V vocabulary, E hidden, L layers, H query heads, Hkv key heads (H a multiple of Hkv), D head size, F width of
+// the MLP, N tokens of a call. Pre-norm: x += attention(norm(x)), x += mlp(norm(x)); at the end norm and head.
+// Activations, sums and the softmax are float32; weights are stored as LinearStorage says, the cache is float32 beside
+// float32 weights and else bfloat16.
 #pragma once
 
 #include <cstdint>
@@ -38,7 +38,7 @@ struct DecoderLayerWeights {
   const float* gate;                                  // [F, E]
   const float *up, *up_bias;                          // [F, E]
   const float *down, *down_bias;                      // [E, F]
-  int64_t window;  // 0, or: a query sees only so many last keys, itself included
+  int64_t window;                                     // 0, or: a query sees only so many last keys, itself included
 };
 
 struct DecoderEnds {
@@ -51,9 +51,9 @@ struct DecoderEnds {
   const float* frequencies;  // [D / 2] angles per position, or null: heads are not turned
 };
 
-// Row r has the tokens offsets[r] to offsets[r + 1], which stand behind starts[r] earlier ones of its own. Its page i, for
-// the positions from i * kDecoderPageKeys on, lies at pages[r * pages_per_row + i] and has page_bytes() bytes; what a new
-// page holds does not matter.
+// Row r has the tokens offsets[r] to offsets[r + 1], which stand behind starts[r] earlier ones of its own. Its page i,
+// for the positions from i * kDecoderPageKeys on, lies at pages[r * pages_per_row + i] and has page_bytes() bytes; what
+// a new page holds does not matter.
 struct DecoderRun {
   const int64_t* ids;      // [N]
   const int64_t* offsets;  // [rows + 1], from 0 to N
@@ -64,8 +64,8 @@ struct DecoderRun {
   bool prompt;  // parts of prompts: beside bfloat16 and int8 weights inputs may be rounded to bfloat16 as well
   const int64_t* wanted;  // [count] of the N tokens
   int64_t count;
-  float* logits;           // [count, V]; or null:
-  const int64_t* targets;  // [count] ids, whose log-probabilities are wanted instead
+  float* logits;             // [count, V]; or null:
+  const int64_t* targets;    // [count] ids, whose log-probabilities are wanted instead
   float* log_probabilities;  // [count]
 };
 

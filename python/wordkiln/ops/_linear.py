@@ -39,19 +39,20 @@ class PackedLinear:
     """An affine map whose weights are laid out once for products with 1 to 64 rows, for inference on the CPU.
 
     It holds copies: weights that change afterwards need a new object. (A cache behind `linear` could not tell, so there
-    is none.) With bfloat16 weights, products and sums are still float32.
+    is none.) Whatever the weights are stored as, products and sums are float32.
 
     Args:
         weight: float32 [O, I] on the CPU.
         bias: float32 [O], or None.
-        storage: of the weights, "float32" or "bfloat16" (rounded to nearest even; half the memory to read).
+        storage: of the weights: "float32"; "bfloat16", rounded to nearest even; "int8", -127 to 127 times a scale for
+            each 64 inputs of an output.
 
     Raises:
-        ArgumentError: shapes, dtypes or devices do not fit, or `storage` is another.
+        ArgumentError: shapes, dtypes or devices do not fit, `storage` is another, or an int8 weight is not finite.
     """
 
     def __init__(
-        self, weight: Tensor, bias: Tensor | None = None, storage: Literal["float32", "bfloat16"] = "float32"
+        self, weight: Tensor, bias: Tensor | None = None, storage: Literal["float32", "bfloat16", "int8"] = "float32"
     ) -> None:
         check_tensor("weight", weight, (None, None))
         self._check_kernel("weight", weight)

@@ -34,6 +34,15 @@ class _Part(NamedTuple):
     end: int
 
 
+class _Wanted(NamedTuple):
+    """What a call is to give for some of its tokens: logits, or log-probabilities of targets."""
+
+    tokens: Ids  # [count]
+    logits: Array | None = None  # [count, V]
+    targets: Ids | None = None  # [count]
+    log_probabilities: Array | None = None  # [count]
+
+
 class DecoderModel:
     """A finished Transformer, stepped on our kernels without torch (docs/runtime.md).
 
@@ -100,7 +109,7 @@ class DecoderModel:
             ends = [(i, part) for i, part in enumerate(parts) if part.end == len(rows[part.row])]
             last = np.cumsum([part.end - part.begin for part in parts]) - 1
             out = np.empty((len(ends), self.vocab_size), np.float32)
-            self._read(state, rows, parts, last[[i for i, _ in ends]], logits=out)
+            self._read(state, rows, parts, _Wanted(last[[i for i, _ in ends]], logits=out))
             logits[[part.row for _, part in ends]] = out
         return state, logits
 
@@ -127,7 +136,7 @@ class DecoderModel:
         state.reserve_one()
         logits = np.empty((batch, self.vocab_size), np.float32)
         offsets = np.arange(batch + 1)
-        self._run(state.table, array, offsets, state.lengths, offsets[:-1], prompt=False, logits=logits)
+        self._run(state.table, array, offsets, state.lengths, _Wanted(offsets[:-1], logits=logits), prompt=False)
         state.append_one(array)
         return logits
 
@@ -179,20 +188,14 @@ class DecoderModel:
             for parts in _calls(read, [0] * len(group)):
                 targets = np.concatenate([group[row][begin + 1 : end + 1] for row, begin, end in parts])
                 out = np.empty(len(targets), np.float32)
-                self._read(state, read, parts, np.arange(len(targets)), targets=targets, log_probabilities=out)
+                wanted = _Wanted(np.arange(len(targets)), targets=targets, log_probabilities=out)
+                self._read(state, read, parts, wanted)
                 for row, begin, end in parts:
                     found[row][begin:end], out = out[: end - begin], out[end - begin :]
             scores += found
         return scores
 
-    def _read(
-        self,
-        state: PagedState,
-        rows: list[Ids],
-        parts: list[_Part],
-        wanted: Ids,
-        **results: Array | Ids,
-    ) -> None:
+    def _read(self, state: PagedState, rows: list[Ids], parts: list[_Part], wanted: _Wanted) -> None:
         """Read parts of `rows`, which stand where the state's rows end, and note them."""
         for part in parts:
             state.reserve(part.row, part.end)
@@ -200,23 +203,11 @@ class DecoderModel:
         ids = np.concatenate([rows[part.row][part.begin : part.end] for part in parts])
         offsets = np.cumsum([0] + [part.end - part.begin for part in parts])
         starts, table = state.lengths[numbers], state.table[numbers]
-        self._run(table, ids, offsets, starts, wanted, prompt=True, **results)
+        self._run(table, ids, offsets, starts, wanted, prompt=True)
         for part in parts:
             state.append(part.row, rows[part.row][part.begin : part.end])
 
-    def _run(
-        self,
-        table: Ids,
-        ids: Ids,
-        offsets: Ids,
-        starts: Ids,
-        wanted: Ids,
-        *,
-        prompt: bool,
-        logits: Array | None = None,
-        targets: Ids | None = None,
-        log_probabilities: Array | None = None,
-    ) -> None:
+    def _run(self, table: Ids, ids: Ids, offsets: Ids, starts: Ids, wanted: _Wanted, *, prompt: bool) -> None:
         pages = self._pool.addresses(table)
         self._native.run(
             ids.ctypes.data,
@@ -226,11 +217,9 @@ class DecoderModel:
             pages.ctypes.data,
             pages.shape[1],
             prompt,
-            wanted.ctypes.data,
-            len(wanted),
-            0 if logits is None else logits.ctypes.data,
-            0 if targets is None else targets.ctypes.data,
-            0 if log_probabilities is None else log_probabilities.ctypes.data,
+            wanted.tokens.ctypes.data,
+            len(wanted.tokens),
+            *(0 if array is None else array.ctypes.data for array in wanted[1:]),
         )
 
     def _checked_rows(self, name: str, rows: Sequence[Sequence[int]], least: int) -> list[Ids]:

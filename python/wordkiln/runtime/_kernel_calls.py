@@ -40,13 +40,27 @@ def recurrent(
     Returns:
         Outputs [T, B, H], and an LSTM's cells, as many.
     """
-    shape = (*gates.shape[:2], weight_hh.shape[1])
+    steps, batch, _ = gates.shape
+    shape = (steps, batch, weight_hh.shape[1])
     out = np.empty(shape, np.float32)
     cells = np.empty_like(out) if kind == "lstm" else None
     hidden_new = np.empty_like(out) if kind == "gru" else None
-    arrays = (gates, weight_hh, bias_new, np.ascontiguousarray(h), None if c is None else np.ascontiguousarray(c))
-    addresses = [_address(array) for array in (*arrays, None, out, cells, hidden_new)]
-    _kernels.recurrent_forward("float32", kind, *addresses, shape, True)
+    h, c = np.ascontiguousarray(h), None if c is None else np.ascontiguousarray(c)
+    _kernels.recurrent_forward(
+        "float32",
+        kind,
+        _address(gates),
+        _address(weight_hh),
+        bias_new=_address(bias_new),
+        h0=_address(h),
+        c0=_address(c),
+        lengths=0,
+        out=_address(out),
+        cells=_address(cells),
+        hidden_new=_address(hidden_new),
+        sizes=shape,
+        keep=True,
+    )
     return out, cells
 
 
@@ -62,8 +76,9 @@ class RecurrentStep:
     def __init__(self, kind: str, dtype: DType, layers: list[tuple[Array, ...]]) -> None:
         self._native = _kernels.RecurrentStep(kind, dtype)
         for weight_ih, weight_hh, bias_ih, bias_hh in layers:
-            addresses = [_address(array) for array in (weight_ih, weight_hh, bias_ih, bias_hh)]
-            self._native.add_layer(*addresses, weight_ih.shape[1], weight_hh.shape[1])
+            biases = _address(bias_ih), _address(bias_hh)
+            sizes = weight_ih.shape[1], weight_hh.shape[1]
+            self._native.add_layer(_address(weight_ih), _address(weight_hh), *biases, *sizes)
 
     def __call__(self, x: Array, h: Array, c: Array | None) -> None:
         """Advance x [B, I]: h, and c of an LSTM, [layers, B, H] and contiguous, are overwritten."""
@@ -80,7 +95,8 @@ class PackedLinear:
 
     def __init__(self, weight: Array, dtype: DType) -> None:
         weight = np.ascontiguousarray(weight)
-        self._native = _kernels.PackedLinear(_address(weight), 0, *weight.shape, dtype)
+        outputs, inputs = weight.shape
+        self._native = _kernels.PackedLinear(_address(weight), 0, outputs, inputs, dtype)
 
     def __call__(self, x: Array) -> Array:
         """[rows, inputs] -> [rows, outputs]."""
