@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -44,18 +46,30 @@ class Transformers:
         return out.logits[:, -1].float().numpy()
 
 
+def llama_cpp_file(dtype: str, directory: Path) -> Path:
+    """The model as llama.cpp reads it; refuses with RuntimeError where the library cannot run it here.
+
+    A build of 0.3.36 on a machine with AMX dies of an illegal instruction in quantised products (2026-11-22).
+    """
+    path = directory / f"{LLAMA_CPP[dtype]}.gguf"
+    if not path.exists():
+        from wordkiln import interop
+
+        interop.export_gguf(folder() / GGUF, path, dtype=LLAMA_CPP[dtype])
+    code = f"import llama_cpp; llama_cpp.Llama({str(path)!r}, n_ctx=64, verbose=False).eval([1])"
+    died = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode
+    if died:
+        raise RuntimeError(f"llama.cpp {LLAMA_CPP[dtype]}: its process ends with {died} on this machine")
+    return path
+
+
 class LlamaCpp:
     """One row: what the Python package steps."""
 
     def __init__(self, dtype: str, directory: Path) -> None:
         import llama_cpp
 
-        path = directory / f"{LLAMA_CPP[dtype]}.gguf"
-        if not path.exists():
-            from wordkiln import interop
-
-            names = {"f32": "f32", "f16": "f16", "q8_0": "q8_0"}
-            interop.export_gguf(folder() / GGUF, path, dtype=names[LLAMA_CPP[dtype]])
+        path = llama_cpp_file(dtype, directory)
         self.model = llama_cpp.Llama(str(path), n_ctx=1024, n_threads=2, n_threads_batch=2, n_batch=512, verbose=False)
         self.name = f"llama.cpp {LLAMA_CPP[dtype]} ({llama_cpp.__version__})"
 

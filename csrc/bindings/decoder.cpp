@@ -78,6 +78,7 @@ void add_layer(Decoder& self, const py::dict& weights, int64_t window) {
       .mlp_norm = at("mlp_norm", true),
       .mlp_norm_bias = at("mlp_norm_bias", false),
       .gate = at("gate", self.shape().gated),
+      .gate_bias = at("gate_bias", false),
       .up = at("up", true),
       .up_bias = at("up_bias", false),
       .down = at("down", true),

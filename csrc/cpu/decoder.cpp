@@ -77,6 +77,7 @@ void Decoder::add_layer(const DecoderLayerWeights& from) {
   view.qkv = w.pack("qkv", from.qkv, nullptr, from.qkv_bias, qkv, s.hidden);
   view.output = w.pack("output", from.output, nullptr, from.output_bias, s.hidden, heads);
   view.up = w.pack("up", from.up, from.gate, from.up_bias, s.intermediate, s.hidden);
+  view.gate_bias = w.keep(from.gate_bias, s.intermediate);
   view.down = w.pack("down", from.down, nullptr, from.down_bias, s.hidden, s.intermediate);
   view.window = from.window;
   w.layers.push_back(view);

@@ -21,6 +21,7 @@ struct DecoderLayerView {
   const float *q_norm, *k_norm;
   // up: with a gate its vectors and those of the gate take turns, the gate's first.
   DecoderMatrix qkv, output, up, down;
+  const float* gate_bias;  // or null
   int64_t window;
 };
 

@@ -38,6 +38,7 @@ CHANGES = {
     "gpt2": GPT2,
     "gpt2-erf": GPT2 | {"activation": "gelu", "hidden_size": 33, "num_heads": 3, "num_kv_heads": 3, "head_dim": 11},
     "qwen3": BASE | {"qk_norm": True, "head_dim": 20, "rope_frequencies": tuple(0.9**i for i in range(10))},
+    "llama-biases": BASE | {"activation": "gelu"},
     "window": BASE | {"windows": (5, None, 70)},
     "one-head": BASE | {"num_heads": 1, "num_kv_heads": 1, "head_dim": 48, "rope_frequencies": (1.0,) * 24},
     "wide": BASE | {"hidden_size": 160, "head_dim": 40, "rope_frequencies": tuple(0.8**i for i in range(20))},
@@ -59,9 +60,13 @@ class Arrays:
         return self.arrays[name]
 
 
-def shapes(a):
+LINEARS = ("q", "k", "v", "o", "gate", "up", "down")
+NORMS = ("attention_norm", "mlp_norm", "norm")
+
+
+def shapes(name):
+    a = ARCHITECTURES[name]
     heads, keys = a.num_heads * a.head_dim, a.num_kv_heads * a.head_dim
-    biases = a.norm == "layer"
     found = {"embed": (VOCAB, a.hidden_size), "norm": (a.hidden_size,)}
     if a.rope_frequencies is None:
         found["positions"] = (a.max_positions, a.hidden_size)
@@ -84,15 +89,14 @@ def shapes(a):
             parts |= {"q_norm": (a.head_dim,), "k_norm": (a.head_dim,)}
         found |= {f"layers.{layer}.{name}": shape for name, shape in parts.items()}
     weights = {f"{name}.weight": shape for name, shape in found.items()}
-    no_bias = ("embed", "head", "positions", "q_norm", "k_norm")
-    with_bias = [name for name in found if biases and name.split(".")[-1] not in no_bias]
-    return weights | {f"{name}.bias": found[name][:1] for name in with_bias}
+    biased = NORMS + LINEARS if a.norm == "layer" else LINEARS if name == "llama-biases" else ()
+    return weights | {f"{name}.bias": found[name][:1] for name in found if name.split(".")[-1] in biased}
 
 
 def source(name, seed=0):
     random = np.random.default_rng(seed)
     arrays = {}
-    for tensor, shape in shapes(ARCHITECTURES[name]).items():
+    for tensor, shape in shapes(name).items():
         size = 0.5 if len(shape) == 1 else 1.5 / np.sqrt(shape[-1])
         arrays[tensor] = (random.standard_normal(shape) * size + ("norm.weight" in tensor)).astype(np.float32)
     return Arrays(arrays)

@@ -121,8 +121,9 @@ def test_the_number_of_threads_changes_nothing():
         for threads in (1, 2, 3, 5):
             _kernels.set_num_threads(threads)
             for name in ("llama", "wide"):
-                state, logits = decoders.model(name).begin(texts(100, 7))
-                found.append(np.concatenate([logits, decoders.model(name).step(state, [1, 2])]))
+                decoder = decoders.model(name)
+                state, logits = decoder.begin(texts(100, 7))
+                found.append(np.concatenate([logits, decoder.step(state, [1, 2])]))
     finally:
         _kernels.set_num_threads(before)
     for i, result in enumerate(found):
@@ -251,6 +252,10 @@ def test_wrong_arguments_are_named():
     for states in ([], [state, decoders.model("llama").begin([[1]])[0]]):
         with pytest.raises(ArgumentError, match="states"):
             decoder.join(states)
+    other = decoders.model("llama").begin([[1], [2]])[0]
+    for use in (lambda: decoder.step(other, [1, 2]), lambda: decoder.select(other, [0])):
+        with pytest.raises(ArgumentError, match="state: is another model's"):
+            use()
     with pytest.raises(ArgumentError, match="dtype='float16'"):
         DecoderModel(decoder.architecture, decoders.source("llama"), "float16")
     assert np.array_equal(decoder.step(state, [3, 4]), decoder.step(decoder.begin([[1], [2]])[0], [3, 4]))

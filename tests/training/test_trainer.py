@@ -144,7 +144,13 @@ def test_a_run_directory_is_complete(build_trainer, tokenizer, tmp_path):
     result = build_trainer().fit()
     assert Tokenizer.load(result.best_path) == tokenizer
     names = {path.relative_to(tmp_path / "run").as_posix() for path in (tmp_path / "run").rglob("*") if path.is_file()}
-    checkpoint = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json"}
+    checkpoint = {
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
     state = {"training_state.json", "training_state.safetensors"}
     expected = {f"best/{name}" for name in checkpoint} | {f"last/{name}" for name in checkpoint | state}
     assert names == expected | {"log.csv", "loss.png"}

@@ -3,6 +3,7 @@
 // product are cut over the threads, which meet behind each one. With few tokens each thread norms all rows for itself,
 // which costs less than meeting once more.
 #include "cpu/kernels/decoder_attention.h"
+#include "cpu/kernels/decoder_rows.h"
 #include "cpu/kernels/kernels.h"
 #include "cpu/kernels/packed_linear_amx.h"
 #include "cpu/workspace.h"
@@ -42,57 +43,6 @@ bool pack(LinearStorage storage, int64_t outputs, int64_t inputs, const float* w
 int64_t page_bytes(const DecoderShape& shape, LinearStorage storage, int64_t layers) {
   return layers * PageLayout(shape).layer_elements * (storage == LinearStorage::kFloat32 ? 4 : 2);
 }
-
-void normalise(const DecoderShape& shape, const DecoderVector& norm, const float* x, int64_t width, float* out) {
-  Vec<float> sums = {};
-  float mean = 0;
-  const float count = static_cast<float>(width);
-  if (shape.norm == DecoderNorm::kLayer) {
-    for_vectors<float>(0, width, [&](int64_t j, int n) { sums += load(x + j, n); });
-    mean = sum<float>(sums) / count;
-    sums = Vec<float>{};
-  }
-  for_vectors<float>(0, width, [&](int64_t j, int n) {
-    Vec<float> y = load(x + j, n) - mean;
-    if (n < kLanes<float>) y = lane_numbers<float>() < n ? y : Vec<float>{};
-    sums += y * y;
-  });
-  const float scale = 1 / static_cast<float>(__builtin_sqrt(sum<float>(sums) / count + shape.norm_eps));
-  for_vectors<float>(0, width, [&](int64_t j, int n) {
-    const Vec<float> y = (load(x + j, n) - mean) * scale * load(norm.weight + j, n);
-    store(out + j, norm.bias ? y + load(norm.bias + j, n) : y, n);
-  });
-}
-
-WORDKILN_INLINE Vec<float> activate(DecoderActivation activation, Vec<float> x) {
-  switch (activation) {
-    case DecoderActivation::kSilu:
-      return x * sigmoid<float>(x);
-    case DecoderActivation::kGelu:
-      return x * (0.5f + 0.5f * erf<float>(x * 0.70710678118654752f));
-    case DecoderActivation::kGeluTanh:  // (1 + tanh(u)) / 2 = sigmoid(2 u)
-      return x * sigmoid<float>(x * (1.5957691216057307f + 0.071354816272600253f * x * x));
-  }
-  __builtin_unreachable();
-}
-
-// Hands out parts of one block of memory, each on its own cache line.
-class Parts {
- public:
-  explicit Parts(char* memory) : memory_(reinterpret_cast<uintptr_t>(memory)) {}
-
-  template <typename T>
-  T* take(int64_t count) {
-    T* part = reinterpret_cast<T*>(memory_ + static_cast<uintptr_t>(used_));
-    used_ += (count * static_cast<int64_t>(sizeof(T)) + 63) / 64 * 64;
-    return part;
-  }
-  int64_t used() const { return used_; }
-
- private:
-  uintptr_t memory_;  // a number: the sizes are added up before there is any memory
-  int64_t used_ = 0;
-};
 
 // E: what the cache stores. kAmx: whether there is a tile unit.
 template <typename E, bool kAmx>
@@ -294,7 +244,7 @@ class DecoderPass {
   void feed_forward(const Team& team, const DecoderLayerView& layer) {
     const auto x = [this](int64_t i) { return x_ + i * shape_.hidden; };
     const LinearRows rows = prepare(team, tokens_, shape_.hidden, &layer.mlp_norm, x);
-    shape_.gated ? multiply_gated(team, layer.up, rows) : multiply_plain(team, layer.up, rows);
+    shape_.gated ? multiply_gated(team, layer, rows) : multiply_plain(team, layer.up, rows);
     barrier_.wait(team.threads);
     const auto mlp = [this](int64_t i) { return mlp_ + i * shape_.intermediate; };
     product(team, layer.down, prepare(team, tokens_, shape_.intermediate, nullptr, mlp), x_, true);
@@ -312,7 +262,8 @@ class DecoderPass {
   }
 
   // Pairs of vectors, of the gate and of up.
-  void multiply_gated(const Team& team, const DecoderMatrix& up, const LinearRows& rows) {
+  void multiply_gated(const Team& team, const DecoderLayerView& layer, const LinearRows& rows) {
+    const DecoderMatrix& up = layer.up;
     const Range pairs = split(vectors_of(shape_.intermediate), team.thread, team.threads);
     for_panels({2 * pairs.begin, 2 * pairs.end}, [&](int64_t panel, Range vectors, int64_t first) {
       const int64_t columns = (vectors.end - vectors.begin) * kLanes<float>;
@@ -322,9 +273,10 @@ class DecoderPass {
         for (int64_t j = 0; j < columns; j += 2 * kLanes<float>) {
           const int64_t unit = (first + j) / 2, left = shape_.intermediate - unit;
           const int n = left < kLanes<float> ? static_cast<int>(left) : kLanes<float>;
-          Vec<float> value = load(from + j + kLanes<float>);
+          Vec<float> gate = load(from + j), value = load(from + j + kLanes<float>);
+          if (layer.gate_bias) gate += load(layer.gate_bias + unit, n);
           if (up.bias) value += load(up.bias + unit, n);
-          store(mlp_ + i * shape_.intermediate + unit, activate(shape_.activation, load(from + j)) * value, n);
+          store(mlp_ + i * shape_.intermediate + unit, activate(shape_.activation, gate) * value, n);
         }
       }
     });
@@ -366,29 +318,11 @@ class DecoderPass {
       }
       for (int thread = 0; thread < team.threads; ++thread) {
         const int64_t at = thread * run_.count + i;
-        if (totals_[at] > 0) total += totals_[at] * __builtin_exp(static_cast<double>(highest_[at] - most));
+        if (!(totals_[at] <= 0)) total += totals_[at] * __builtin_exp(static_cast<double>(highest_[at] - most));
       }
       run_.log_probabilities[i] =
           static_cast<float>(static_cast<double>(target_logits_[i]) - static_cast<double>(most) - __builtin_log(total));
     }
-  }
-
-  static void add_to_total(const float* logits, int64_t columns, float& highest, double& total) {
-    Vec<float> most = broadcast(-__builtin_inff()), sums = {};
-    for_vectors<float>(0, columns, [&](int64_t j, int n) {
-      const Vec<float> x = load(logits + j, n);
-      most = max<float>(n < kLanes<float> ? (lane_numbers<float>() < n ? x : most) : x, most);
-    });
-    const float here = largest<float>(most);
-    if (here > highest) {
-      total *= __builtin_exp(static_cast<double>(highest - here));
-      highest = here;
-    }
-    for_vectors<float>(0, columns, [&](int64_t j, int n) {
-      const Vec<float> weight = exp<float>(load(logits + j, n) - highest);
-      sums += n < kLanes<float> ? (lane_numbers<float>() < n ? weight : Vec<float>{}) : weight;
-    });
-    total += static_cast<double>(sum<float>(sums));
   }
 
   const DecoderView& view_;

@@ -124,8 +124,10 @@ class DecoderModel:
             float32 logits [B, V].
 
         Raises:
-            ArgumentError: there is not one id for each row, an id is out of range, or a row is full.
+            ArgumentError: there is not one id for each row, an id is out of range, a row is full, or the state is
+                another model's.
         """
+        self._check_own("state", state)
         array = checked_ids("ids", ids, self.vocab_size)
         batch = len(state)
         if len(array) != batch:
@@ -144,8 +146,9 @@ class DecoderModel:
         """The state of these rows alone, in this order; a row may be named twice. `state` may go on as well.
 
         Raises:
-            ArgumentError: no row is named, or one that does not exist.
+            ArgumentError: no row is named, or one that does not exist; the state is another model's.
         """
+        self._check_own("state", state)
         chosen = [operator.index(row) for row in rows]
         if not chosen:
             raise ArgumentError("rows: must name at least one")
@@ -163,8 +166,7 @@ class DecoderModel:
         if not states:
             raise ArgumentError("states: must name at least one")
         for number, state in enumerate(states):
-            if state.pool is not self._pool:
-                raise ArgumentError(f"states[{number}]: is another model's")
+            self._check_own(f"states[{number}]", state)
         return PagedState.join(list(states))
 
     def score(self, rows: Sequence[Sequence[int]]) -> list[Array]:
@@ -221,6 +223,10 @@ class DecoderModel:
             len(wanted.tokens),
             *(0 if array is None else array.ctypes.data for array in wanted[1:]),
         )
+
+    def _check_own(self, name: str, state: PagedState) -> None:
+        if state.pool is not self._pool:
+            raise ArgumentError(f"{name}: is another model's")
 
     def _checked_rows(self, name: str, rows: Sequence[Sequence[int]], least: int) -> list[Ids]:
         checked = [checked_ids(f"{name}[{number}]", row, self.vocab_size) for number, row in enumerate(rows)]
@@ -331,6 +337,7 @@ def _layer_arrays(prefix: str, names: frozenset[str], source: TensorSource) -> A
         "mlp_norm": read("mlp_norm.weight"),
         "mlp_norm_bias": read("mlp_norm.bias"),
         "gate": read("gate.weight"),
+        "gate_bias": read("gate.bias"),
         "up": read("up.weight"),
         "up_bias": read("up.bias"),
         "down": read("down.weight"),

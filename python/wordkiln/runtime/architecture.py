@@ -63,7 +63,7 @@ class TensorSource(Protocol):
     layers.n.attention_norm.weight [E] (.bias), layers.n.q.weight [H * D, E] (.bias), layers.n.k.weight [Hkv * D, E]
     (.bias), layers.n.v.weight [Hkv * D, E] (.bias), layers.n.q_norm.weight [D] and layers.n.k_norm.weight [D]
     (qk_norm), layers.n.o.weight [E, H * D] (.bias), layers.n.mlp_norm.weight [E] (.bias), layers.n.gate.weight [F, E]
-    (gated), layers.n.up.weight [F, E] (.bias), layers.n.down.weight [E, F] (.bias).
+    (gated; .bias), layers.n.up.weight [F, E] (.bias), layers.n.down.weight [E, F] (.bias).
     """
 
     def names(self) -> Collection[str]:
