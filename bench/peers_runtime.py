@@ -56,7 +56,7 @@ def llama_cpp_file(dtype: str, directory: Path) -> Path:
         from wordkiln import interop
 
         interop.export_gguf(folder() / GGUF, path, dtype=LLAMA_CPP[dtype])
-    code = f"import llama_cpp; llama_cpp.Llama({str(path)!r}, n_ctx=64, verbose=False).eval([1])"
+    code = f"import llama_cpp; llama_cpp.Llama({str(path)!r}, n_ctx=128, verbose=False).eval(list(range(64)))"
     died = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode
     if died:
         raise RuntimeError(f"llama.cpp {LLAMA_CPP[dtype]}: its process ends with {died} on this machine")

@@ -22,7 +22,8 @@ GOALS = {
 }
 PREFILL_GOALS = {("transformers", "float32"): 1.2, ("llama.cpp", "float32"): 1.2, ("transformers", "bfloat16"): 1.4}
 # Of the size of the largest logit: the weights are the same in float32, rounded in different ways else.
-TOLERANCES = {"float32": 1e-4, "bfloat16": 0.05, "int8": 0.1}
+# llama.cpp keeps its cache in float16 beside float32 weights, too: hence not 1e-5.
+TOLERANCES = {"float32": 2e-3, "bfloat16": 0.05, "int8": 0.1}
 has_llama = importlib.util.find_spec("llama_cpp") is not None
 if not has_llama:
     pairs.NOTES.append("llama.cpp: not installed here (pip install llama-cpp-python), so its rows are missing")
