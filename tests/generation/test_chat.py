@@ -21,8 +21,8 @@ class ChatTokenizer:
     vocab_size = 257
     end_id = None
     chat_template = CHATML
-    special_tokens = {"<|im_start|>": 1, "<|im_end|>": 2}  # noqa: RUF012
-    settings = {"bos_token": {"content": "<s>"}, "eos_token": "</s>", "padding_side": "left"}  # noqa: RUF012
+    special_tokens = {"<|im_start|>": 1, "<|im_end|>": 2}  # noqa: RUF012  (never changed)
+    settings = {"bos_token": {"content": "<s>"}, "eos_token": "</s>", "padding_side": "left"}  # noqa: RUF012  (never changed)
 
     def encode(self, text, allowed_special=(), disallowed_special="all"):
         ids = []

@@ -68,7 +68,7 @@ def takes_settings(command: Callable[..., None]) -> Callable[..., None]:
     signature = inspect.signature(command, eval_str=True)
     own = [parameter for name, parameter in signature.parameters.items() if name != "settings"]
     parameters = [*own, *(_parameter(name, kind, help_) for name, (kind, help_) in SETTINGS.items())]
-    with_settings.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    with_settings.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]  # what typer reads
     # typer would read these in the place of the signature's.
     with_settings.__annotations__ = {}
     del with_settings.__wrapped__

@@ -5,7 +5,6 @@ from __future__ import annotations
 import collections
 import concurrent.futures
 import functools
-import operator
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from wordkiln import _kernels
 from wordkiln.errors import ArgumentError
-from wordkiln.runtime._ids import checked_ids
+from wordkiln.runtime._ids import checked_ids, checked_selection
 from wordkiln.runtime._kernel_calls import DType, check_dtype
 from wordkiln.runtime._pages import PagedState, PagePool
 from wordkiln.runtime.architecture import Architecture, TensorSource
@@ -149,13 +148,7 @@ class DecoderModel:
             ArgumentError: no row is named, or one that does not exist; the state is another model's.
         """
         self._check_own("state", state)
-        chosen = [operator.index(row) for row in rows]
-        if not chosen:
-            raise ArgumentError("rows: must name at least one")
-        for row in chosen:
-            if not 0 <= row < len(state):
-                raise ArgumentError(f"rows: {row}: must be 0 to {len(state) - 1}")
-        return state.select(chosen)
+        return state.select(checked_selection(rows, len(state)))
 
     def join(self, states: Sequence[PagedState]) -> PagedState:
         """One state of the rows of all, in this order; those given may not be used any more.

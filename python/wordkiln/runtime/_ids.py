@@ -1,7 +1,9 @@
-"""Token ids as the runtime takes them."""
+"""Token ids and numbers of rows as the runtime takes them."""
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,3 +25,14 @@ def checked_ids(name: str, ids: Any, vocab_size: int) -> NDArray[np.int64]:
     if not 0 <= array.min() <= array.max() < vocab_size:
         raise ArgumentError(f"{name}: ids from {array.min()} to {array.max()}: must be 0 to {vocab_size - 1}")
     return array.astype(np.int64)
+
+
+def checked_selection(rows: Sequence[int], count: int) -> list[int]:
+    """At least one number of `count` rows; refuses everything else."""
+    chosen = [operator.index(row) for row in rows]
+    if not chosen:
+        raise ArgumentError("rows: must name at least one")
+    for row in chosen:
+        if not 0 <= row < count:
+            raise ArgumentError(f"rows: {row}: must be 0 to {count - 1}")
+    return chosen

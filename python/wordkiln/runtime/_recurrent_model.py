@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from wordkiln.errors import ArgumentError, FormatError
 from wordkiln.models.config import ModelConfig
-from wordkiln.runtime._ids import checked_ids
+from wordkiln.runtime._ids import checked_ids, checked_selection
 from wordkiln.runtime._kernel_calls import DType, PackedLinear, check_dtype
 from wordkiln.runtime._recurrent import Recurrent, RecurrentState, join
 from wordkiln.runtime._weights import Array, load_weights
@@ -99,13 +98,7 @@ class RecurrentModel:
         Raises:
             ArgumentError: no row is named, or one that does not exist.
         """
-        chosen = [operator.index(row) for row in rows]
-        if not chosen:
-            raise ArgumentError("rows: must name at least one")
-        for row in chosen:
-            if not 0 <= row < len(state):
-                raise ArgumentError(f"rows: {row}: must be 0 to {len(state) - 1}")
-        return state.select(chosen)
+        return state.select(checked_selection(rows, len(state)))
 
     def join(self, states: Sequence[RecurrentState]) -> RecurrentState:
         """One state of the rows of all, in this order. The states given may not be used any more.
