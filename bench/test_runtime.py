@@ -130,6 +130,57 @@ def test_prefill(dtype, peer, exported):
     )
 
 
+OWN = {
+    "LSTM 2 x 650": {"kind": "lstm", "hidden_size": 650},
+    "Transformer 6 x 384": {"kind": "transformer", "hidden_size": 384, "num_hidden_layers": 6},
+}
+BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("batch", [1, 8])
+def test_own_models(name, dtype, batch, tmp_path):
+    """A step of our own models against the torch model it was saved from, float32 there."""
+    import torch
+
+    import wordkiln as wk
+    from wordkiln.interop import open_model
+    from wordkiln.runtime import DecoderModel, load_model
+
+    torch.manual_seed(0)
+    theirs = wk.models.CausalLM(wk.models.ModelConfig(vocab_size=10_000, **OWN[name])).eval()
+    theirs.save_pretrained(tmp_path)
+    if theirs.config.is_recurrent:
+        ours = load_model(tmp_path, dtype)
+    else:
+        wk.Tokenizer.train(["a text"], vocab_size=260).save(tmp_path / "tokenizer.json")
+        opened = open_model(tmp_path)
+        ours = DecoderModel(opened.architecture, opened.source, dtype)
+    prompts = [np.random.default_rng(row).integers(0, 10_000, 32).tolist() for row in range(batch)]
+
+    def stepping(model):
+        state, _ = model.begin(prompts)
+
+        def run():
+            for position in range(STEPS):
+                logits = model.step(state, np.full(batch, 100 + position))
+            return logits
+
+        return run
+
+    pairs.compare(
+        f"{name}, V 10000, {dtype}, {STEPS} steps, batch {batch}",
+        f"the torch model, torch {torch.__version__}",
+        stepping(ours),
+        stepping(theirs),
+        equal=assert_same_logits(dtype),
+        amount=STEPS * sum(p.numel() for p in theirs.parameters()) * BYTES[dtype] / 1e9,
+        unit="GB of weights",
+        rounds=5,
+    )
+
+
 SHOW = (
     "\nimport resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, time.perf_counter() - start)"
 )
