@@ -35,7 +35,7 @@ struct DecoderLayerWeights {
   const float *q_norm, *k_norm;                       // [D]
   const float *output, *output_bias;                  // [E, H * D]
   const float *mlp_norm, *mlp_norm_bias;              // [E]
-  const float *gate, *gate_bias;                                  // [F, E]
+  const float *gate, *gate_bias;                      // [F, E]
   const float *up, *up_bias;                          // [F, E]
   const float *down, *down_bias;                      // [E, F]
   int64_t window;                                     // 0, or: a query sees only so many last keys, itself included
