@@ -53,7 +53,7 @@ def test_a_bad_row_is_named_and_no_row_goes_on(value, message):
         ("dry_base", [0, -1]),
         ("dry_allowed_length", [0, 1.5]),
         ("dry_range", [-1]),
-        ("no_repeat_ngram", [-1, True]),
+        ("no_repeat_ngram_size", [-1, True]),
         ("min_new_tokens", [-1]),
         ("logprobs", [-1]),
     ],

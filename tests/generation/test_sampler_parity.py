@@ -23,13 +23,13 @@ WARPERS = {
     "min_p": lambda value: process.MinPLogitsWarper(value),
     "typical_p": lambda value: process.TypicalLogitsWarper(value),
     "repetition_penalty": lambda value: process.RepetitionPenaltyLogitsProcessor(value),
-    "no_repeat_ngram": lambda value: process.NoRepeatNGramLogitsProcessor(value),
+    "no_repeat_ngram_size": lambda value: process.NoRepeatNGramLogitsProcessor(value),
     "bad_words_ids": lambda value: process.NoBadWordsLogitsProcessor(value, eos_token_id=None),
     "banned_ids": lambda value: process.SuppressTokensLogitsProcessor(value),
     "logit_bias": lambda value: process.SequenceBiasLogitsProcessor([[[token], bias] for token, bias in value.items()]),
 }
 # The order of `generate`, where ours is the same.
-ORDER = ["logit_bias", "repetition_penalty", "no_repeat_ngram", "bad_words_ids", "banned_ids"]
+ORDER = ["logit_bias", "repetition_penalty", "no_repeat_ngram_size", "bad_words_ids", "banned_ids"]
 ORDER += ["temperature", "top_k", "top_p", "min_p", "typical_p"]
 
 
@@ -54,13 +54,13 @@ def peer_probabilities(settings, ids, logits):
         {"typical_p": 0.95, "temperature": 0.8},
         {"repetition_penalty": 1.4},
         {"repetition_penalty": 0.7},
-        {"no_repeat_ngram": 2},
-        {"no_repeat_ngram": 3},
+        {"no_repeat_ngram_size": 2},
+        {"no_repeat_ngram_size": 3},
         {"bad_words_ids": [[5], [1, 2], [2, 1, 4]]},
         {"banned_ids": [1, 250]},
         {"logit_bias": {3: 4.0, 8: -2.0}},
         {"temperature": 0.8, "top_k": 50, "top_p": 0.9, "min_p": 0.02},
-        {"repetition_penalty": 1.2, "no_repeat_ngram": 2, "temperature": 1.3, "top_k": 60, "top_p": 0.95},
+        {"repetition_penalty": 1.2, "no_repeat_ngram_size": 2, "temperature": 1.3, "top_k": 60, "top_p": 0.95},
         {"temperature": 2.0, "top_k": 80, "top_p": 0.97, "min_p": 0.05, "typical_p": 0.9},
     ],
     ids=str,

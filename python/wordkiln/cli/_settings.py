@@ -37,7 +37,7 @@ SETTINGS: dict[str, tuple[Any, str]] = {
     "presence_penalty": (float, "Taken off the logits of what was written before. Default 0."),
     "frequency_penalty": (float, "The same for each time. Default 0."),
     "dry_multiplier": (float, "Scale of the DRY penalty on longer repetitions; 0: none. Default 0."),
-    "no_repeat_ngram": (int, "No run of so many tokens comes twice; 0: any may. Default 0."),
+    "no_repeat_ngram_size": (int, "No run of so many tokens comes twice; 0: any may. Default 0."),
     "min_new_tokens": (int, "The text does not end before so many tokens. Default 0."),
     "seed": (int, "The same seed gives the same text; without it, a new one each time."),
     "stop": (list[str], "A string that ends the text; repeat for more."),

@@ -49,7 +49,7 @@ class SamplingParams:
         dry_allowed_length: the shortest repetition that is penalised, 1 or more; default 2.
         dry_range: how many tokens back DRY looks; 0, the default: all.
         dry_breakers: ids over which no repetition reaches; default none.
-        no_repeat_ngram: no run of this many tokens comes twice in prompt and text; 0, the default, allows all.
+        no_repeat_ngram_size: no run of this many tokens comes twice in prompt and text; 0, the default, allows all.
         banned_ids: ids that are never chosen.
         bad_words_ids: sequences of ids that are never completed (the last id of one that the text is about to end with
             is banned), each of one id or more.
@@ -83,7 +83,7 @@ class SamplingParams:
     dry_allowed_length: int = 2
     dry_range: int = 0
     dry_breakers: Sequence[int] = ()
-    no_repeat_ngram: int = 0
+    no_repeat_ngram_size: int = 0
     banned_ids: Sequence[int] = ()
     bad_words_ids: Sequence[Sequence[int]] = ()
     forced_ids: Sequence[int] = ()
@@ -128,7 +128,7 @@ _INTEGERS = {
     "top_k": 0,
     "dry_allowed_length": 1,
     "dry_range": 0,
-    "no_repeat_ngram": 0,
+    "no_repeat_ngram_size": 0,
     "min_new_tokens": 0,
     "logprobs": 0,
 }

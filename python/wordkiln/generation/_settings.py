@@ -39,7 +39,7 @@ class SamplingSettings(TypedDict, total=False):
     dry_allowed_length: int
     dry_range: int
     dry_breakers: Sequence[int]
-    no_repeat_ngram: int
+    no_repeat_ngram_size: int
     banned_ids: Sequence[int]
     bad_words_ids: Sequence[Sequence[int]]
     forced_ids: Sequence[int]

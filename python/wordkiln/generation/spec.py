@@ -132,7 +132,7 @@ def banned(ids: Sequence[int], params: SamplingParams, step: int) -> set[int]:
         before = list(word[:-1])
         if list(ids[len(ids) - len(before) :]) == before:
             result.add(word[-1])
-    if (size := params.no_repeat_ngram) and len(ids) + 1 >= size:
+    if (size := params.no_repeat_ngram_size) and len(ids) + 1 >= size:
         end = tuple(ids[len(ids) - size + 1 :])
         ngrams = [tuple(ids[start : start + size]) for start in range(len(ids) - size + 1)]
         result |= {ngram[-1] for ngram in ngrams if ngram[:-1] == end}

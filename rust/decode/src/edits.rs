@@ -29,7 +29,7 @@ impl Edits {
     pub fn look_back(&self) -> bool {
         let params = &self.params;
         let words = params.bad_words_ids.iter().any(|word| word.len() > 1);
-        self.penalises || params.dry_multiplier > 0.0 || params.no_repeat_ngram > 0 || words
+        self.penalises || params.dry_multiplier > 0.0 || params.no_repeat_ngram_size > 0 || words
     }
 
     /// Whether there is anything to do at `step`.
@@ -104,7 +104,7 @@ impl Edits {
                 logits[last as usize] = NEVER;
             }
         }
-        match params.no_repeat_ngram {
+        match params.no_repeat_ngram_size {
             0 => {}
             1 => history.seen().iter().for_each(|seen| logits[seen.id as usize] = NEVER),
             size => {

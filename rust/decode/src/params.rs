@@ -44,7 +44,7 @@ pub struct SamplingParams {
     /// Tokens over which no repetition reaches.
     pub dry_breakers: Vec<u32>,
     /// No run of this many tokens comes twice; 0 allows all.
-    pub no_repeat_ngram: usize,
+    pub no_repeat_ngram_size: usize,
     /// Tokens that are never chosen.
     pub banned_ids: Vec<u32>,
     /// Sequences that are never completed.
@@ -83,7 +83,7 @@ impl Default for SamplingParams {
             dry_allowed_length: 2,
             dry_range: 0,
             dry_breakers: Vec::new(),
-            no_repeat_ngram: 0,
+            no_repeat_ngram_size: 0,
             banned_ids: Vec::new(),
             bad_words_ids: Vec::new(),
             forced_ids: Vec::new(),
