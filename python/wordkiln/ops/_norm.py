@@ -44,8 +44,9 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = No
     check_tensor("weight", weight, (x.shape[-1],))
     if residual is not None and residual.shape != x.shape:
         raise ArgumentError(f"residual: shape {list(residual.shape)} must be {list(x.shape)}, as x")
-    others = [weight] if residual is None else [weight, residual]
-    same = all(other.dtype == x.dtype and other.device == x.device for other in others)
+    same = weight.dtype == x.dtype and weight.device == x.device
+    if residual is not None:
+        same = same and residual.dtype == x.dtype and residual.device == x.device
     if not same or x.numel() < _FEW or kernel_lacks(x, bfloat16=True) is not None:
         return reference.rms_norm(x, weight, eps, residual)
     out, total, _ = _rms_norm(x, weight, residual, eps)
@@ -74,8 +75,11 @@ def _rms_norm(x: Tensor, weight: Tensor, residual: Tensor | None, eps: float) ->
 
 @_rms_norm.register_fake
 def _rms_norm_fake(x: Tensor, weight: Tensor, residual: Tensor | None, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    total = x.new_empty((0,) if residual is None else x.shape)
-    return x.new_empty(x.shape), total, x.new_empty(x.shape[:-1], dtype=torch.promote_types(x.dtype, torch.float32))
+    # Sizes one by one where they are no tensor's: a tuple of them takes twice as long.
+    x = x.contiguous()
+    out, total = torch.empty_like(x), x.new_empty(0) if residual is None else torch.empty_like(x)
+    rows = x.shape[:-1] or [()]
+    return out, total, x.new_empty(*rows, dtype=torch.float32) if x.dtype is torch.bfloat16 else x.new_empty(*rows)
 
 
 @op("wordkiln::rms_norm_backward")
