@@ -39,18 +39,30 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = No
     Raises:
         ArgumentError: the shapes do not fit.
     """
-    if x.dim() == 0:
-        raise ArgumentError("x: shape [] must be [..., D]")
-    check_tensor("weight", weight, (x.shape[-1],))
-    if residual is not None and residual.shape != x.shape:
-        raise ArgumentError(f"residual: shape {list(residual.shape)} must be {list(x.shape)}, as x")
-    same = weight.dtype == x.dtype and weight.device == x.device
-    if residual is not None:
-        same = same and residual.dtype == x.dtype and residual.device == x.device
-    if not same or x.numel() < _FEW or kernel_lacks(x, bfloat16=True) is not None:
+    if not _takes(x, weight, residual):
+        if x.dim() == 0:
+            raise ArgumentError("x: shape [] must be [..., D]")
+        check_tensor("weight", weight, (x.shape[-1],))
+        if residual is not None and residual.shape != x.shape:
+            raise ArgumentError(f"residual: shape {list(residual.shape)} must be {list(x.shape)}, as x")
         return reference.rms_norm(x, weight, eps, residual)
     out, total, _ = _rms_norm(x, weight, residual, eps)
     return out if residual is None else (out, total)
+
+
+def _takes(x: Tensor, weight: Tensor, residual: Tensor | None) -> bool:
+    """Whether the kernel takes these, and the checks have nothing to say of them: asked first, it takes 2 us less."""
+    if x.numel() < _FEW or kernel_lacks(x, bfloat16=True) is not None:
+        return False
+    shape, dtype, device = x.shape, x.dtype, x.device
+    if (
+        not isinstance(weight, Tensor)
+        or weight.dtype is not dtype
+        or weight.shape != shape[-1:]
+        or weight.device != device
+    ):
+        return False
+    return residual is None or (residual.dtype is dtype and residual.shape == shape and residual.device == device)
 
 
 @op("wordkiln::rms_norm")
