@@ -106,12 +106,17 @@ WORDKILN_INLINE void add_largest(const C* scores, int64_t scores_row, int64_t co
     WORDKILN_UNROLL
     for (int i = 0; i < kRows; ++i) top[i] = max<C>(load(scores + i * scores_row + j), top[i]);
   }
+  constexpr int kWhole = (kRows + kLanes<C> - 1) / kLanes<C> * kLanes<C>;
+  C risen[kWhole] = {};
   for (int i = 0; i < kRows; ++i) {
     const C tile_largest = factor * largest<C>(top[i]);
-    shrink[i] = 1;
     if (!(tile_largest > sums[i].largest)) continue;
-    shrink[i] = exp2<C>(broadcast<C>(sums[i].largest - tile_largest))[0];
+    risen[i] = sums[i].largest - tile_largest;
     sums[i].largest = tile_largest;
+  }
+  for (int i = 0; i < kWhole; i += kLanes<C>) store(risen + i, exp2<C>(load(risen + i)));
+  for (int i = 0; i < kRows; ++i) {
+    shrink[i] = risen[i];
     sums[i].total *= shrink[i];
   }
 }

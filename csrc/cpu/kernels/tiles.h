@@ -87,9 +87,11 @@ WORDKILN_INLINE void store_tiles(TileSums c) {
   if constexpr (kRows == 2 && kColumns == 2) _tile_stored(3, bytes_at(c.data, c.below + c.right), c.row);
 }
 
-// One or two tiles of rows by one or two of columns. Four sums at once hide a product's latency.
+// One or two tiles of rows by one or two of columns. Four sums at once hide a product's latency. Inlined all the way:
+// an operand passed on the stack is read back by one wide load, which waits for all earlier stores, those of the last
+// tiles included (a tenth of a forward pass).
 template <int kRows, int kColumns>
-void multiply_few_tiles(int64_t depth, TileOperand a, TileOperand b, TileSums c, bool accumulate) {
+WORDKILN_INLINE void multiply_few_tiles(int64_t depth, TileOperand a, TileOperand b, TileSums c, bool accumulate) {
   if (accumulate) {
     load_tiles<kRows, kColumns>(c);
   } else {
@@ -114,19 +116,25 @@ void multiply_few_tiles(int64_t depth, TileOperand a, TileOperand b, TileSums c,
   store_tiles<kRows, kColumns>(c);
 }
 
+// One or two tiles of columns.
+template <int kColumns>
+WORDKILN_INLINE void multiply_columns(int64_t rows, int64_t depth, TileOperand a, TileOperand b, TileSums c,
+                                      bool accumulate) {
+  int64_t i = 0;
+  const auto left = [&] { return TileOperand{bytes_at(a.data, i * a.next), a.row, a.depth, a.next}; };
+  const auto sums = [&] { return TileSums{bytes_at(c.data, i * c.below), c.row, c.below, c.right}; };
+  for (; i + 2 <= rows; i += 2) multiply_few_tiles<2, kColumns>(depth, left(), b, sums(), accumulate);
+  if (i < rows) multiply_few_tiles<1, kColumns>(depth, left(), b, sums(), accumulate);
+}
+
 // C (+)= A B, all sizes in tiles.
-inline void multiply_tiles(int64_t rows, int64_t columns, int64_t depth, TileOperand a, TileOperand b, TileSums c,
-                           bool accumulate) {
-  static constexpr void (*kFew[2][2])(int64_t, TileOperand, TileOperand, TileSums, bool) = {
-      {multiply_few_tiles<1, 1>, multiply_few_tiles<1, 2>}, {multiply_few_tiles<2, 1>, multiply_few_tiles<2, 2>}};
-  for (int64_t j = 0; j < columns; j += 2) {
-    const TileOperand right = {bytes_at(b.data, j * b.next), b.row, b.depth, b.next};
-    for (int64_t i = 0; i < rows; i += 2) {
-      const TileOperand left = {bytes_at(a.data, i * a.next), a.row, a.depth, a.next};
-      const TileSums sums = {bytes_at(c.data, i * c.below + j * c.right), c.row, c.below, c.right};
-      kFew[i + 1 < rows][j + 1 < columns](depth, left, right, sums, accumulate);
-    }
-  }
+WORDKILN_INLINE void multiply_tiles(int64_t rows, int64_t columns, int64_t depth, TileOperand a, TileOperand b,
+                                    TileSums c, bool accumulate) {
+  int64_t j = 0;
+  const auto right = [&] { return TileOperand{bytes_at(b.data, j * b.next), b.row, b.depth, b.next}; };
+  const auto sums = [&] { return TileSums{bytes_at(c.data, j * c.right), c.row, c.below, c.right}; };
+  for (; j + 2 <= columns; j += 2) multiply_columns<2>(rows, depth, a, right(), sums(), accumulate);
+  if (j < columns) multiply_columns<1>(rows, depth, a, right(), sums(), accumulate);
 }
 
 typedef uint16_t Halves __attribute__((vector_size(64)));
