@@ -154,6 +154,14 @@ WORDKILN_INLINE Words pair(HalfWords first, HalfWords second) {
   return __builtin_convertvector(first, Words) | __builtin_convertvector(second, Words) << 16;
 }
 
+template <int... I>
+WORDKILN_INLINE Halves interleave_halves(Halves x, Indices<I...>) {
+  return __builtin_shufflevector(x, x, (I % 2 * 16 + I / 2)...);
+}
+
+// Two rows of 16 elements, one after the other, as words.
+WORDKILN_INLINE Halves interleave_halves(Halves x) { return interleave_halves(x, MakeIndices<32>::Type{}); }
+
 WORDKILN_INLINE HalfWords half(Halves x, int which) {
   HalfWords part;
   __builtin_memcpy(&part, reinterpret_cast<const char*>(&x) + which * sizeof part, sizeof part);
