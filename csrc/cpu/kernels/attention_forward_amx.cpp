@@ -38,6 +38,10 @@ class TileProducts {
 
   void take_queries(Matrix<const Bfloat16> q, int64_t count, float scale) {
     copy_halves({q.data, q.row, count, head_size_}, out_row, q_);
+    // The next tile's: prefetchers lose the thread between two tiles.
+    for (int64_t i = kRows; i < 2 * kRows; ++i) {
+      for (int64_t j = 0; j < head_size_; j += kTileInputs) __builtin_prefetch(q[i] + j);
+    }
     factor_ = scale;
   }
 

@@ -149,9 +149,15 @@ WORDKILN_INLINE Halves load_halves(const Bfloat16* from, int64_t count) {
 
 WORDKILN_INLINE void store_halves(void* to, Halves x) { __builtin_memcpy(to, &x, sizeof x); }
 
-// 16 elements of two rows as words: the first row's are the low halves.
-WORDKILN_INLINE Words pair(HalfWords first, HalfWords second) {
-  return __builtin_convertvector(first, Words) | __builtin_convertvector(second, Words) << 16;
+template <int kFirst, int... I>
+WORDKILN_INLINE Halves pair(Halves first, Halves second, Indices<I...>) {
+  return __builtin_shufflevector(first, second, (kFirst + I / 2 + I % 2 * 32)...);
+}
+
+// Words of 16 elements of two rows, from kFirst on: the first row's are the low halves.
+template <int kFirst>
+WORDKILN_INLINE Halves pair(Halves first, Halves second) {
+  return pair<kFirst>(first, second, MakeIndices<32>::Type{});
 }
 
 template <int... I>
@@ -174,7 +180,7 @@ struct HalfRows {
   int64_t row, rows, columns;
 
   WORDKILN_INLINE Halves at(int64_t i, int64_t j) const {
-    return i < rows ? load_halves(data + i * row + j, columns - j) : Halves{};
+    return load_halves(data + i * row + j, i < rows ? columns - j : 0);
   }
 };
 
@@ -209,9 +215,8 @@ inline void pack_inputs(HalfRows from, int64_t width, Bfloat16* to) {
     for (int64_t j = 0; j < width; j += 2 * kTileSide, to += 2 * kTileElements) {
       for (int64_t r = 0; r < kTileInputs; r += 2) {
         const Halves first = from.at(i + r, j), second = from.at(i + r + 1, j);
-        const Words low = pair(half(first, 0), half(second, 0)), high = pair(half(first, 1), half(second, 1));
-        __builtin_memcpy(to + r * kTileSide, &low, sizeof low);
-        __builtin_memcpy(to + kTileElements + r * kTileSide, &high, sizeof high);
+        store_halves(to + r * kTileSide, pair<0>(first, second));
+        store_halves(to + kTileElements + r * kTileSide, pair<kTileSide>(first, second));
       }
     }
   }
@@ -225,8 +230,8 @@ inline void pack_transposed(HalfRows from, int64_t width, Bfloat16* to) {
       WORDKILN_UNROLL
       for (int r = 0; r < kTileSide; ++r) {
         const Halves first = from.at(i + 2 * r, j), second = from.at(i + 2 * r + 1, j);
-        low[r] = (Vec<float>)pair(half(first, 0), half(second, 0));
-        high[r] = (Vec<float>)pair(half(first, 1), half(second, 1));
+        low[r] = (Vec<float>)pair<0>(first, second);
+        high[r] = (Vec<float>)pair<kTileSide>(first, second);
       }
       transpose_registers<float>(low);
       store_words(low, to);
