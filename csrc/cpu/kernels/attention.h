@@ -31,6 +31,13 @@ C* take(C*& memory, int64_t count) {
   return part;
 }
 
+template <typename C>
+C* take(char*& memory, int64_t count) {
+  C* part = reinterpret_cast<C*>(memory);
+  memory += round_up(count * static_cast<int64_t>(sizeof(C)), 64);
+  return part;
+}
+
 // One row of the batch.
 struct Row {
   int64_t index, first_query, queries, first_key, keys;
@@ -144,16 +151,6 @@ void pack_keys(Matrix<const T> from, int64_t keys, int64_t head_size, C* to) {
   for (int64_t key = 0; key < keys; key += kLanes<C>) {
     C* panel = to + key / kPanel * kPanel * head_size + key % kPanel;
     transpose(from[key], from.row, keys - key, head_size, panel, kPanel);
-  }
-}
-
-// What a tile of `count` rows and `columns` keys from `key` on has for scores: [count][scores_row].
-template <typename C>
-void multiply_panels(int64_t count, int64_t columns, int64_t head_size, MatrixA<C> q, const C* packed, C* scores,
-                     int64_t scores_row) {
-  for (int64_t j = 0; j < columns; j += kPanel) {
-    multiply<C>(count, smaller(columns - j, kPanel), head_size, q, packed + j * head_size, kPanel, scores + j,
-                scores_row, false);
   }
 }
 

@@ -213,7 +213,7 @@ class AttentionDecodePass {
     const Range seen[1] = {within(row.visible(query), key, count)};
     mask(scores, kPanel, seen, columns, -kInfinity<C>);
     C shrink[1];
-    add_largest(scores, kPanel, columns, sums.softmax + i, shrink);
+    add_largest(scores, kPanel, columns, C{1}, sums.softmax + i, shrink);
     add_weights<1>(scores, kPanel, columns, sums.softmax + i);
     if (shrink[0] != C{1}) scale_row(sums.out + i * width_, width_, shrink[0]);
   }

@@ -93,11 +93,11 @@ struct SoftmaxSums {
   C total = 0;                // of exp(score - largest)
 };
 
-// Takes scores[kRows][columns] into account; those that do not count must be -inf. shrink: the factors by which what
-// was summed before must shrink. Rows go together: their chains of dependent operations overlap, and the ends of the
-// loops are mispredicted once for all.
+// Takes scores[kRows][columns] times a factor > 0 into account; those that do not count must be -inf. shrink: the
+// factors by which what was summed before must shrink. Rows go together: their chains of dependent operations overlap,
+// and the ends of the loops are mispredicted once for all.
 template <int kRows, typename C>
-WORDKILN_INLINE void add_largest(const C* scores, int64_t scores_row, int64_t columns, SoftmaxSums<C>* sums,
+WORDKILN_INLINE void add_largest(const C* scores, int64_t scores_row, int64_t columns, C factor, SoftmaxSums<C>* sums,
                                  C (&shrink)[kRows]) {
   Vec<C> top[kRows];
   WORDKILN_UNROLL
@@ -106,12 +106,17 @@ WORDKILN_INLINE void add_largest(const C* scores, int64_t scores_row, int64_t co
     WORDKILN_UNROLL
     for (int i = 0; i < kRows; ++i) top[i] = max<C>(load(scores + i * scores_row + j), top[i]);
   }
+  constexpr int kWhole = (kRows + kLanes<C> - 1) / kLanes<C> * kLanes<C>;
+  C risen[kWhole] = {};
   for (int i = 0; i < kRows; ++i) {
-    const C tile_largest = largest<C>(top[i]);
-    shrink[i] = 1;
+    const C tile_largest = factor * largest<C>(top[i]);
     if (!(tile_largest > sums[i].largest)) continue;
-    shrink[i] = exp2<C>(broadcast<C>(sums[i].largest - tile_largest))[0];
+    risen[i] = sums[i].largest - tile_largest;
     sums[i].largest = tile_largest;
+  }
+  for (int i = 0; i < kWhole; i += kLanes<C>) store(risen + i, exp2<C>(load(risen + i)));
+  for (int i = 0; i < kRows; ++i) {
+    shrink[i] = risen[i];
     sums[i].total *= shrink[i];
   }
 }
@@ -191,13 +196,15 @@ struct Dropout {
     }
   }
 
-  // Drops among the weights of `columns` keys from `key`, a multiple of kPanel.
-  template <typename C>
-  void apply(C* weights, int64_t query, int64_t key, int64_t columns) const {
+  // Drops among the weights of `columns` keys, whole vectors, from `key`, a multiple of kPanel.
+  template <typename T, typename C = Computed<T>>
+  void apply(T* weights, int64_t query, int64_t key, int64_t columns) const {
     C factors[kPanel];
     for (int64_t panel = 0; panel < columns; panel += kPanel) {
       draw(query, key + panel, factors);
-      for (int64_t j = 0; j < smaller(kPanel, columns - panel); ++j) weights[panel + j] *= factors[j];
+      for (int64_t j = 0; j < smaller(kPanel, columns - panel); j += kLanes<C>) {
+        store(weights + panel + j, load(weights + panel + j) * load(factors + j));
+      }
     }
   }
 };

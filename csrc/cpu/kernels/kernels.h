@@ -8,6 +8,8 @@ namespace wordkiln::cpu::WORDKILN_ISA {
 void attention_forward_float32(const AttentionForward& arguments);
 void attention_forward_float64(const AttentionForward& arguments);
 void attention_forward_bfloat16(const AttentionForward& arguments);
+void attention_forward_tiles(const AttentionForward& arguments);
+void attention_backward_tiles(const AttentionBackward& arguments);
 void attention_backward_float32(const AttentionBackward& arguments);
 void attention_backward_float64(const AttentionBackward& arguments);
 void attention_backward_bfloat16(const AttentionBackward& arguments);

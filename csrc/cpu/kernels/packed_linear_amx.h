@@ -6,11 +6,11 @@
 #pragma once
 
 #include "cpu/kernels/packed_linear.h"
+#include "cpu/kernels/tiles.h"
 
 namespace wordkiln::cpu::WORDKILN_ISA {
 namespace {
 
-constexpr int64_t kTileSide = 16;  // rows of a tile, and outputs
 constexpr int64_t kTileRowsAtOnce = 2 * kTileSide;
 
 // Rows in memory, so many that whole pairs of tiles can be read.
@@ -30,60 +30,6 @@ inline void round_row(const float* values, int64_t inputs, uint16_t* to) {
 inline int64_t tile_words(int64_t inputs) { return groups_of(inputs) * kLinearGroup / 2 * 2 * kTileSide; }
 
 #if defined(__AMX_TILE__)
-
-// The tile registers: 0 to 3 sums, 4 and 5 rows, 6 and 7 weights. Their shape is the thread's until it lets go of it.
-class TileShape {
- public:
-  TileShape() {
-    alignas(64) struct {
-      uint8_t palette = 1, start_row = 0, reserved[14] = {};
-      uint16_t bytes_per_row[16] = {};
-      uint8_t rows[16] = {};
-    } config;
-    for (int tile = 0; tile < 8; ++tile) {
-      config.bytes_per_row[tile] = 64;
-      config.rows[tile] = kTileSide;
-    }
-    _tile_loadconfig(&config);
-  }
-  ~TileShape() { _tile_release(); }
-  TileShape(const TileShape&) = delete;
-  TileShape& operator=(const TileShape&) = delete;
-};
-
-// Two tiles of rows by one or two of outputs.
-template <int kVectors>
-WORDKILN_INLINE void clear_sums() {
-  _tile_zero(0);
-  _tile_zero(2);
-  if constexpr (kVectors == 2) {
-    _tile_zero(1);
-    _tile_zero(3);
-  }
-}
-
-template <int kVectors>
-WORDKILN_INLINE void store_sums(void* to) {
-  char* bytes = static_cast<char*>(to);
-  constexpr int64_t kRow = kVectors * 64;
-  _tile_stored(0, bytes, kRow);
-  _tile_stored(2, bytes + kTileSide * kRow, kRow);
-  if constexpr (kVectors == 2) {
-    _tile_stored(1, bytes + 64, kRow);
-    _tile_stored(3, bytes + kTileSide * kRow + 64, kRow);
-  }
-}
-
-WORDKILN_INLINE void load_rows(const void* from, int64_t row_bytes) {
-  _tile_loadd(4, from, row_bytes);
-  _tile_loadd(5, static_cast<const char*>(from) + kTileSide * row_bytes, row_bytes);
-}
-
-template <int kVectors>
-WORDKILN_INLINE void load_weights(const char* words, int64_t row_bytes) {
-  _tile_loadd(6, words, row_bytes);
-  if constexpr (kVectors == 2) _tile_loadd(7, words + 64, row_bytes);
-}
 
 // Some vectors of a panel as the tile unit reads them: words of two inputs, [inputs / 2][row_bytes].
 struct TileWeights {
@@ -111,21 +57,12 @@ void widen_to_words(const char* panel, int64_t vector, int64_t inputs, uint32_t*
 
 // Sums of two tiles of rows, from `first` on.
 template <int kVectors>
-void sum_tiles(const LinearRows& rows, int64_t inputs, int64_t first, TileWeights weights, void* sums) {
+void sum_tiles(const LinearRows& rows, int64_t inputs, int64_t first, TileWeights weights, float* sums) {
   const int64_t row_bytes = rounded_inputs(inputs) * 2;
-  const char* from = reinterpret_cast<const char*>(rows.halves) + first * row_bytes;
-  clear_sums<kVectors>();
-  for (int64_t k = 0; k < inputs; k += kBfloat16Inputs, from += 64, weights.words += kTileSide * weights.row_bytes) {
-    load_rows(from, row_bytes);
-    load_weights<kVectors>(weights.words, weights.row_bytes);
-    _tile_dpbf16ps(0, 4, 6);
-    _tile_dpbf16ps(2, 5, 6);
-    if constexpr (kVectors == 2) {
-      _tile_dpbf16ps(1, 4, 7);
-      _tile_dpbf16ps(3, 5, 7);
-    }
-  }
-  store_sums<kVectors>(sums);
+  const TileOperand left = left_rows(reinterpret_cast<const char*>(rows.halves) + first * row_bytes, row_bytes);
+  const TileOperand right = {weights.words, weights.row_bytes, kTileSide * weights.row_bytes, 64};
+  multiply_few_tiles<2, kVectors>((inputs + kTileInputs - 1) / kTileInputs, left, right,
+                                  sums_of_rows(sums, kVectors * kTileSide), false);
 }
 
 template <int kVectors>
@@ -134,7 +71,7 @@ void multiply_tiles(const PackedWeights& w, const LinearRows& rows, int64_t coun
   alignas(64) float sums[kTileRowsAtOnce][kVectors * kTileSide];
   const int64_t wide = columns < kVectors * kTileSide ? columns : kVectors * kTileSide;
   for (int64_t first = 0; first < count; first += kTileRowsAtOnce) {
-    sum_tiles<kVectors>(rows, w.inputs, first, weights, sums);
+    sum_tiles<kVectors>(rows, w.inputs, first, weights, sums[0]);
     const int64_t here = count - first < kTileRowsAtOnce ? count - first : kTileRowsAtOnce;
     for (int64_t i = 0; i < here; ++i) {
       for_vectors<float>(0, wide, [&](int64_t j, int n) {

@@ -294,13 +294,11 @@ WORDKILN_INLINE typename Simd<T>::Int lane_numbers() {
   return numbers<T>(typename MakeIndices<kLanes<T>>::Type{});
 }
 
-// to[j * to_row + i] = from[i * from_row + j] for a square of kLanes: log2(kLanes) rounds of a perfect shuffle of rows.
-template <typename Stored, typename T = Computed<Stored>>
-WORDKILN_INLINE void transpose_square(const Stored* from, int64_t from_row, T* to, int64_t to_row) {
+// Lane j of register i becomes lane i of register j: log2(kLanes) rounds of a perfect shuffle.
+template <typename T>
+WORDKILN_INLINE void transpose_registers(Vec<T> (&rows)[kLanes<T>]) {
   constexpr int kSide = kLanes<T>;
-  Vec<T> rows[kSide], next[kSide];
-  WORDKILN_UNROLL
-  for (int i = 0; i < kSide; ++i) rows[i] = load(from + i * from_row);
+  Vec<T> next[kSide];
   WORDKILN_UNROLL
   for (int round = 1; round < kSide; round *= 2) {
     WORDKILN_UNROLL
@@ -312,6 +310,16 @@ WORDKILN_INLINE void transpose_square(const Stored* from, int64_t from_row, T* t
     WORDKILN_UNROLL
     for (int i = 0; i < kSide; ++i) rows[i] = next[i];
   }
+}
+
+// to[j * to_row + i] = from[i * from_row + j] for a square of kLanes.
+template <typename Stored, typename T = Computed<Stored>>
+WORDKILN_INLINE void transpose_square(const Stored* from, int64_t from_row, T* to, int64_t to_row) {
+  constexpr int kSide = kLanes<T>;
+  Vec<T> rows[kSide];
+  WORDKILN_UNROLL
+  for (int i = 0; i < kSide; ++i) rows[i] = load(from + i * from_row);
+  transpose_registers<T>(rows);
   WORDKILN_UNROLL
   for (int i = 0; i < kSide; ++i) store(to + i * to_row, rows[i]);
 }

@@ -70,6 +70,8 @@ extern const KernelTable amx_table;
 const KernelTable amx_table = [] {
   KernelTable amx = kTable;
   amx.isa = "amx";
+  amx.bfloat16.attention_forward = attention_forward_tiles;
+  amx.bfloat16.attention_backward = attention_backward_tiles;
   amx.decoder = &decoder_kernels_amx;
   return amx;
 }();
