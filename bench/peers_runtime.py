@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from functools import cache
 
 import numpy as np
 import peers_models
@@ -56,6 +57,14 @@ class Transformers:
         return out.logits[:, -1].float().numpy()
 
 
+@cache
+def _nothing():
+    """What llama.cpp logs by; it keeps the address, so this must outlive every model."""
+    import llama_cpp
+
+    return llama_cpp.llama_log_callback(lambda *_: None)
+
+
 class LlamaCpp:
     """llama.cpp by its C interface, which steps several rows at once; its Python class does not."""
 
@@ -65,8 +74,7 @@ class LlamaCpp:
         path = peers_models.gguf(kind)
         self.library = llama_cpp
         self.name = f"llama.cpp {kind} ({llama_cpp.__version__})"
-        self.quiet = llama_cpp.llama_log_callback(lambda *_: None)
-        llama_cpp.llama_log_set(self.quiet, None)
+        llama_cpp.llama_log_set(_nothing(), None)
         settings = llama_cpp.llama_model_default_params()
         self.model = llama_cpp.llama_model_load_from_file(str(path).encode(), settings)
         self.vocab_size = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(self.model))
@@ -128,7 +136,8 @@ class CTranslate2:
         self.tokens.update({token["id"]: token["content"] for token in described["added_tokens"]})
 
     def begin(self, prompts: list[list[int]]) -> np.ndarray:
-        results = self._generate(prompts, 1, sampling_topk=1, return_logits_vocab=True)
+        # min_length=1 would take the end token out of the logits.
+        results = self._generate(prompts, 1, sampling_topk=1, return_logits_vocab=True, min_length=0)
         return np.concatenate([np.asarray(result.logits[0]) for result in results])
 
     def write(self, prompts: list[list[int]], new: int) -> Timed:
@@ -143,8 +152,9 @@ class CTranslate2:
 
     def _generate(self, prompts: list[list[int]], new: int, **settings):
         rows = [[self.tokens[token_id] for token_id in row] for row in prompts]
+        settings = {"min_length": new, **settings}
         return self.model.generate_batch(
-            rows, max_length=new, min_length=new, include_prompt_in_result=False, max_batch_size=len(rows), **settings
+            rows, max_length=new, include_prompt_in_result=False, max_batch_size=len(rows), **settings
         )
 
 

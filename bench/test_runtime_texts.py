@@ -8,12 +8,15 @@ import time
 import pairs
 import pytest
 from runtime_rows import (
+    AGREEMENT,
+    LEVEL_BEAMS,
     NEARLY_AS_PROBABLE,
     TOLERANCES,
     model,
     near_logits,
     peer,
     prompts_of,
+    same_choices,
     same_texts,
     texts_as_good,
 )
@@ -44,7 +47,7 @@ def test_write(library, kind, dtype, batch):
         theirs.name,
         lambda: ours.write(prompts, NEW),
         lambda: theirs.write(prompts, NEW),
-        equal=same_texts(prompts) if dtype == "float32" else texts_as_good(prompts, dtype, NEARLY_AS_PROBABLE),
+        equal=same_texts(prompts) if dtype == "float32" else same_choices(prompts, dtype, AGREEMENT[kind]),
         amount=(NEW - 1) * batch,
         unit="tokens",
         goal=None if goal is None else (goal, goal),
@@ -88,7 +91,7 @@ def test_beams(library, kind, dtype, batch):
         theirs.name,
         lambda: ours.search(prompts, BEAMS, BEAM_NEW),
         lambda: theirs.search(prompts, BEAMS, BEAM_NEW),
-        equal=texts_as_good(prompts, dtype, 1e-4 if dtype == "float32" else NEARLY_AS_PROBABLE),
+        equal=texts_as_good(prompts, dtype, NEARLY_AS_PROBABLE.get(kind, LEVEL_BEAMS)),
         amount=BEAM_NEW * batch,
         unit="tokens",
         goal=None if goal is None else (goal, goal),

@@ -52,17 +52,18 @@ class DecoderAttention {
     for_vectors<float>(0, size, [&](int64_t d, int lanes) { store(values + d, load(value + d, lanes)); });
   }
 
-  // Every `threads`-th item from `thread` on. q: [N, q_row] from the first query head; out: [N, H * D].
-  void run(int64_t layer, int64_t window, const float* q, int64_t q_row, float* out, float* scratch, int thread,
-           int threads) const {
+  // The items whose numbers next() gives, rising. q: [N, q_row] from the first query head; out: [N, H * D].
+  template <typename Next>
+  void run(int64_t layer, int64_t window, const float* q, int64_t q_row, float* out, float* scratch, Next next) const {
     const int64_t tokens = tokens_of_item(group_);
-    int64_t item = 0;
+    int64_t item = 0, mine = next();
     for (int64_t row = 0; row < run_.rows; ++row) {
       for (int64_t first = run_.offsets[row]; first < run_.offsets[row + 1]; first += tokens) {
         const int64_t left = run_.offsets[row + 1] - first, count = left < tokens ? left : tokens;
         for (int64_t head = 0; head < shape_.kv_heads; ++head, ++item) {
-          if (item % threads == thread)
-            run_item(layer, window, row, head, {first, first + count}, q, q_row, out, scratch);
+          if (item != mine) continue;
+          run_item(layer, window, row, head, {first, first + count}, q, q_row, out, scratch);
+          mine = next();
         }
       }
     }

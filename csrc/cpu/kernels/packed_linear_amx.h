@@ -21,10 +21,17 @@ inline int64_t rounded_inputs(int64_t inputs) {
   return (inputs + kBfloat16Inputs - 1) / kBfloat16Inputs * kBfloat16Inputs;
 }
 
-inline void round_row(const float* values, int64_t inputs, uint16_t* to) {
-  Bfloat16* rounded = reinterpret_cast<Bfloat16*>(to);
-  for_vectors<float>(0, inputs, [&](int64_t k, int n) { store(rounded + k, load(values + k, n), n); });
-  for (int64_t k = inputs; k < rounded_inputs(inputs); ++k) to[k] = 0;
+// Rounds row `row` into its place: rows lie in tiles, [rows / kTileSide][inputs / kBfloat16Inputs][kTileSide][...], so
+// that the unit reads them from end to end.
+inline void round_row(const float* values, int64_t inputs, uint16_t* rows, int64_t row) {
+  const int64_t wide = rounded_inputs(inputs);
+  Bfloat16* to =
+      reinterpret_cast<Bfloat16*>(rows) + row / kTileSide * kTileSide * wide + row % kTileSide * kBfloat16Inputs;
+  for (int64_t k = 0; k < wide; k += kLanes<float>) {
+    const int64_t left = inputs - k;
+    const int n = left >= kLanes<float> ? kLanes<float> : left > 0 ? static_cast<int>(left) : 0;
+    store(to + k / kBfloat16Inputs * kBfloat16Inputs * kTileSide + k % kBfloat16Inputs, load(values + k, n));
+  }
 }
 
 inline int64_t tile_words(int64_t inputs) { return groups_of(inputs) * kLinearGroup / 2 * 2 * kTileSide; }
@@ -74,9 +81,9 @@ WORDKILN_INLINE void store_sums(void* to) {
   }
 }
 
-WORDKILN_INLINE void load_rows(const void* from, int64_t row_bytes) {
-  _tile_loadd(4, from, row_bytes);
-  _tile_loadd(5, static_cast<const char*>(from) + kTileSide * row_bytes, row_bytes);
+WORDKILN_INLINE void load_rows(const char* from, int64_t next) {
+  _tile_loadd(4, from, 64);
+  _tile_loadd(5, from + next, 64);
 }
 
 template <int kVectors>
@@ -113,10 +120,11 @@ void widen_to_words(const char* panel, int64_t vector, int64_t inputs, uint32_t*
 template <int kVectors>
 void sum_tiles(const LinearRows& rows, int64_t inputs, int64_t first, TileWeights weights, void* sums) {
   const int64_t row_bytes = rounded_inputs(inputs) * 2;
-  const char* from = reinterpret_cast<const char*>(rows.halves) + first * row_bytes;
+  const char* from = reinterpret_cast<const char*>(rows.halves) + first * row_bytes;  // `first`: of a whole tile
   clear_sums<kVectors>();
-  for (int64_t k = 0; k < inputs; k += kBfloat16Inputs, from += 64, weights.words += kTileSide * weights.row_bytes) {
-    load_rows(from, row_bytes);
+  for (int64_t k = 0; k < inputs;
+       k += kBfloat16Inputs, from += kTileSide * 64, weights.words += kTileSide * weights.row_bytes) {
+    load_rows(from, kTileSide * row_bytes);
     load_weights<kVectors>(weights.words, weights.row_bytes);
     _tile_dpbf16ps(0, 4, 6);
     _tile_dpbf16ps(2, 5, 6);
