@@ -376,7 +376,7 @@ class DecoderPass {
   const DecoderShape& shape_;
   const DecoderRun& run_;
   int64_t tokens_, q_size_, qkv_size_;
-  DecoderAttention<E> attention_;
+  DecoderAttention<E, kAmx> attention_;
   SpinBarrier barrier_;
   char* memory_ = nullptr;
   int64_t bytes_ = 0, shared_ = 0, private_ = 0;

@@ -12,6 +12,10 @@ namespace {
 
 constexpr int64_t kTileSide = 16;  // rows of a tile, and outputs
 constexpr int64_t kTileRowsAtOnce = 2 * kTileSide;
+constexpr int64_t kTileBytes = kTileSide * 64;
+// From so many rows on weights are copied together first: in a panel's rows of 256 bytes a pair of vectors uses half
+// of the nearest cache's sets, which do not hold them while all rows pass.
+constexpr int64_t kRowsThatReturn = 4 * kTileRowsAtOnce;
 
 // Rows in memory, so many that whole pairs of tiles can be read.
 inline int64_t tiled_rows(int64_t rows) { return (rows + kTileRowsAtOnce - 1) / kTileRowsAtOnce * kTileRowsAtOnce; }
@@ -69,15 +73,26 @@ WORDKILN_INLINE void clear_sums() {
   }
 }
 
+// Rows of 64 bytes lie `row` floats apart.
 template <int kVectors>
-WORDKILN_INLINE void store_sums(void* to) {
-  char* bytes = static_cast<char*>(to);
-  constexpr int64_t kRow = kVectors * 64;
-  _tile_stored(0, bytes, kRow);
-  _tile_stored(2, bytes + kTileSide * kRow, kRow);
+WORDKILN_INLINE void load_sums(const float* at, int64_t row) {
+  const float* second = at + kTileSide * row;
+  _tile_loadd(0, at, row * 4);
+  _tile_loadd(2, second, row * 4);
   if constexpr (kVectors == 2) {
-    _tile_stored(1, bytes + 64, kRow);
-    _tile_stored(3, bytes + kTileSide * kRow + 64, kRow);
+    _tile_loadd(1, at + kTileSide, row * 4);
+    _tile_loadd(3, second + kTileSide, row * 4);
+  }
+}
+
+template <int kVectors>
+WORDKILN_INLINE void store_sums(float* at, int64_t row) {
+  float* second = at + kTileSide * row;
+  _tile_stored(0, at, row * 4);
+  _tile_stored(2, second, row * 4);
+  if constexpr (kVectors == 2) {
+    _tile_stored(1, at + kTileSide, row * 4);
+    _tile_stored(3, second + kTileSide, row * 4);
   }
 }
 
@@ -116,15 +131,11 @@ void widen_to_words(const char* panel, int64_t vector, int64_t inputs, uint32_t*
   });
 }
 
-// Sums of two tiles of rows, from `first` on.
+// Adds to the sums two tiles of rows, which lie `next` bytes apart, times weights over some steps of inputs.
 template <int kVectors>
-void sum_tiles(const LinearRows& rows, int64_t inputs, int64_t first, TileWeights weights, void* sums) {
-  const int64_t row_bytes = rounded_inputs(inputs) * 2;
-  const char* from = reinterpret_cast<const char*>(rows.halves) + first * row_bytes;  // `first`: of a whole tile
-  clear_sums<kVectors>();
-  for (int64_t k = 0; k < inputs;
-       k += kBfloat16Inputs, from += kTileSide * 64, weights.words += kTileSide * weights.row_bytes) {
-    load_rows(from, kTileSide * row_bytes);
+WORDKILN_INLINE void add_tiles(const char* rows, int64_t next, int64_t steps, TileWeights weights) {
+  for (int64_t step = 0; step < steps; ++step, rows += kTileBytes, weights.words += kTileSide * weights.row_bytes) {
+    load_rows(rows, next);
     load_weights<kVectors>(weights.words, weights.row_bytes);
     _tile_dpbf16ps(0, 4, 6);
     _tile_dpbf16ps(2, 5, 6);
@@ -133,7 +144,6 @@ void sum_tiles(const LinearRows& rows, int64_t inputs, int64_t first, TileWeight
       _tile_dpbf16ps(3, 5, 7);
     }
   }
-  store_sums<kVectors>(sums);
 }
 
 template <int kVectors>
@@ -141,8 +151,12 @@ void multiply_tiles(const PackedWeights& w, const LinearRows& rows, int64_t coun
                     int64_t out_row, int64_t columns, bool accumulate) {
   alignas(64) float sums[kTileRowsAtOnce][kVectors * kTileSide];
   const int64_t wide = columns < kVectors * kTileSide ? columns : kVectors * kTileSide;
+  const int64_t steps = rounded_inputs(w.inputs) / kBfloat16Inputs;
   for (int64_t first = 0; first < count; first += kTileRowsAtOnce) {
-    sum_tiles<kVectors>(rows, w.inputs, first, weights, sums);
+    const char* tiles = reinterpret_cast<const char*>(rows.halves) + first / kTileSide * steps * kTileBytes;
+    clear_sums<kVectors>();
+    add_tiles<kVectors>(tiles, steps * kTileBytes, steps, weights);
+    store_sums<kVectors>(sums[0], kVectors * kTileSide);
     const int64_t here = count - first < kTileRowsAtOnce ? count - first : kTileRowsAtOnce;
     for (int64_t i = 0; i < here; ++i) {
       for_vectors<float>(0, wide, [&](int64_t j, int n) {
@@ -161,12 +175,17 @@ void multiply_vectors_amx(const PackedWeights& w, const LinearRows& rows, int64_
   if (w.storage == LinearStorage::kInt8) {
     widen_to_words<kVectors>(from, vector, w.inputs, words);
     weights = {reinterpret_cast<const char*>(words), kVectors * 64};
+  } else if (count >= kRowsThatReturn) {
+    for (int64_t k = 0; k < rounded_inputs(w.inputs) / 2; ++k) {
+      __builtin_memcpy(words + k * kVectors * kTileSide, weights.words + k * weights.row_bytes, kVectors * 64);
+    }
+    weights = {reinterpret_cast<const char*>(words), kVectors * 64};
   }
   multiply_tiles<kVectors>(w, rows, count, weights, out, out_row, columns, accumulate);
 }
 
-// As multiply_panel_part, with rounded inputs of tiled_rows(count) rows in memory. words: room for widened codes,
-// tile_words(inputs).
+// As multiply_panel_part, with rounded inputs of tiled_rows(count) rows in memory. words: room for widened codes
+// or copied weights, tile_words(inputs).
 inline void multiply_panel_part_amx(const PackedWeights& w, const LinearRows& rows, int64_t count, int64_t panel,
                                     Range vectors, uint32_t* words, float* out, int64_t out_row, int64_t columns,
                                     bool accumulate) {
@@ -180,7 +199,9 @@ inline void multiply_panel_part_amx(const PackedWeights& w, const LinearRows& ro
 
 #else
 
-// Never called: without the tile unit there is no table that would.
+// Never called, nor made: without the tile unit there is no table that would.
+class TileShape {};
+
 inline void multiply_panel_part_amx(const PackedWeights& w, const LinearRows& rows, int64_t count, int64_t panel,
                                     Range vectors, uint32_t*, float* out, int64_t out_row, int64_t columns,
                                     bool accumulate) {
