@@ -30,7 +30,8 @@ def linear_cross_entropy(
     """Cross-entropy of `softmax(hidden @ weight.T + bias)` against `targets`, in chunks of tokens.
 
     Float32 and float64 on the CPU take one fused kernel, which holds 192 rows of logits and skips ignored tokens
-    entirely, bfloat16 another where there is a tile unit (AMX); other dtypes and devices take chunks of 512 in plain torch. Differentiable once.
+    entirely, bfloat16 another where there is a tile unit (AMX); other dtypes and devices take chunks of 512 in plain
+    torch. Differentiable once.
 
     Args:
         hidden: [..., E].
