@@ -55,6 +55,9 @@ double run(const std::string& dtype, uintptr_t hidden, uintptr_t weight, uintptr
 }  // namespace
 
 void register_cross_entropy(py::module_& m) {
+  m.def(
+      "has_linear_cross_entropy", [](const std::string& dtype) { return has_linear_cross_entropy(parse_dtype(dtype)); },
+      py::arg("dtype"));
   m.def("linear_cross_entropy", &run, py::arg("dtype"), py::arg("hidden"), py::arg("weight"), py::arg("bias"),
         py::arg("targets"), py::arg("grad_hidden"), py::arg("grad_weight"), py::arg("grad_bias"), py::arg("sizes"),
         py::arg("ignore_index"), py::arg("label_smoothing"), py::arg("z_loss"), py::arg("mean"));

@@ -58,6 +58,8 @@ void elementwise(DType dtype, ElementwiseFunction function, const void* x, void*
   call("elementwise", dtype, &cpu::KernelSet::elementwise, function, x, out, count);
 }
 
+bool has_linear_cross_entropy(DType dtype) { return kernels_for(dtype).linear_cross_entropy != nullptr; }
+
 void linear_cross_entropy(DType dtype, const LinearCrossEntropy& arguments) {
   call("linear_cross_entropy", dtype, &cpu::KernelSet::linear_cross_entropy, arguments);
 }

@@ -91,6 +91,7 @@ def attention_backward(
     grad_bias: int = 0,
     grad_bias_strides: tuple[int, int, int, int] = (0, 0, 0, 0),
 ) -> None: ...
+def has_linear_cross_entropy(dtype: str) -> bool: ...
 def linear_cross_entropy(
     dtype: str,
     hidden: int,

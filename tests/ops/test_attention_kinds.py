@@ -19,15 +19,28 @@ def draw(shape, dtype=torch.float64):
 WIDTHS = [(2, 4, 2, 33, 33, 24), (1, 2, 2, 70, 300, 64), (2, 4, 1, 2, 700, 40), (1, 2, 1, 1, 90, 64)]
 
 
-@pytest.mark.parametrize("causal", [True, False])
+OPTIONS = [
+    {"causal": True},
+    {"causal": False},
+    {"window": 20},
+    {"soft_cap": 2.0, "slopes": torch.tensor([0.5, 0.1, 0.02, 0.0])},
+    {"scale": -0.3},
+    {"scale": 0.0},
+    {"dropout": 0.2, "seed": torch.tensor([1, 2])},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda options: " ".join(options))
 @pytest.mark.parametrize("shape", WIDTHS, ids=str)
-def test_bfloat16_error_is_at_most_twice_the_plain_expression_s(shape, causal):
+def test_bfloat16_error_is_at_most_twice_the_plain_expression_s(shape, options):
     inputs = draw(shape, dtype=torch.bfloat16)
+    if "slopes" in options:
+        options = options | {"slopes": options["slopes"][: shape[1]]}
     exact_inputs = [x.detach().double().requires_grad_() for x in inputs]
     grad_out = torch.randn(inputs[0].shape, generator=torch.Generator().manual_seed(1)).bfloat16()
 
     def gradients(attend, leaves):
-        out = attend(*leaves, causal=causal)
+        out = attend(*leaves, **({"scale": None} | options))
         assert out.dtype == leaves[0].dtype
         return (out, *torch.autograd.grad(out, leaves, grad_out.to(out.dtype)))
 
@@ -37,6 +50,21 @@ def test_bfloat16_error_is_at_most_twice_the_plain_expression_s(shape, causal):
         # The floor: half a unit in the last place of the largest value, which rounding the result costs.
         floor = torch.finfo(torch.bfloat16).eps / 2 * want.abs().max()
         assert (got.double() - want).abs().max() <= 2 * (peer.double() - want).abs().max() + floor
+
+
+def test_bfloat16_bits_do_not_depend_on_threads_or_repetition():
+    inputs = draw((2, 4, 2, 150, 150, 64), dtype=torch.bfloat16)
+    threads = torch.get_num_threads()
+    results = []
+    try:
+        for count in (1, 2, 2, 3):
+            torch.set_num_threads(count)
+            out = ops.attention(*inputs)
+            results.append((out, *torch.autograd.grad(out.square().sum(), inputs)))
+    finally:
+        torch.set_num_threads(threads)
+    for result in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(result, results[0], strict=True))
 
 
 def test_bfloat16_lse_is_float32():

@@ -208,6 +208,26 @@ def test_no_target_that_counts_gives_nan_as_torch_does(rows):
     assert ops.linear_cross_entropy(hidden, weight, torch.full((rows,), -100), bias).isnan()
 
 
+@pytest.mark.parametrize(("rows", "width", "vocabulary"), [(70, 64, 100), (600, 40, 1000), (257, 33, 513), (1, 1, 1)])
+@pytest.mark.parametrize("options", [{}, {"label_smoothing": 0.1, "z_loss": 0.01, "reduction": "sum"}], ids=str)
+def test_bfloat16_error_is_at_most_twice_the_plain_expression_s(rows, width, vocabulary, options):
+    inputs = draw(rows, width, vocabulary, torch.bfloat16)
+    exact_inputs = (*(x.detach().double().requires_grad_() for x in inputs[:3]), inputs[3])
+    exact = gradients(ops.reference.linear_cross_entropy, *exact_inputs, **options)
+    plain = gradients(ops.reference.linear_cross_entropy, *inputs, **options)
+    for got, peer, want in zip(gradients(ops.linear_cross_entropy, *inputs, **options), plain, exact, strict=True):
+        # The floor: rounding the gradient of the logits and the result, half a unit in the last place each.
+        floor = torch.finfo(torch.bfloat16).eps * want.abs().max()
+        assert (got.double() - want).abs().max() <= 2 * (peer.double() - want).abs().max() + floor
+
+
+def test_bfloat16_bits_are_a_function_of_the_inputs_and_the_threads():
+    inputs = draw(700, 64, 900, torch.bfloat16)
+    results = [gradients(ops.linear_cross_entropy, *inputs) for _ in range(3)]
+    for result in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(result, results[0], strict=True))
+
+
 def test_bfloat16_gradients_add_up_in_float32():
     hidden, weight, bias, targets = draw(1500, 8, 11, torch.bfloat16)
     got = gradients(ops.linear_cross_entropy, hidden, weight, bias, targets)

@@ -22,6 +22,7 @@ void recurrent_backward_float32(const RecurrentBackward& arguments);
 void recurrent_backward_float64(const RecurrentBackward& arguments);
 void linear_cross_entropy_float32(const LinearCrossEntropy& arguments);
 void linear_cross_entropy_float64(const LinearCrossEntropy& arguments);
+void linear_cross_entropy_tiles(const LinearCrossEntropy& arguments);
 void rms_norm_forward_float32(const RmsNormForward& arguments);
 void rms_norm_backward_float32(const RmsNormBackward& arguments);
 void swiglu_forward_float32(const SwigluForward& arguments);

@@ -72,6 +72,7 @@ const KernelTable amx_table = [] {
   amx.isa = "amx";
   amx.bfloat16.attention_forward = attention_forward_tiles;
   amx.bfloat16.attention_backward = attention_backward_tiles;
+  amx.bfloat16.linear_cross_entropy = linear_cross_entropy_tiles;
   amx.decoder = &decoder_kernels_amx;
   return amx;
 }();

@@ -16,6 +16,9 @@ constexpr int64_t kTileElements = kTileSide * kTileInputs;
 
 #if defined(__AMX_TILE__)
 
+// GCC 12 does not know that loading a tile, or the tiles' shape, reads memory: what was stored must be there before.
+WORDKILN_INLINE void finish_stores() { asm volatile("" ::: "memory"); }
+
 // The tile registers: 0 to 3 sums, 4 and 5 left, 6 and 7 right. Their shape is the thread's until it lets go of it.
 class TileShape {
  public:
@@ -29,6 +32,7 @@ class TileShape {
       config.bytes_per_row[tile] = 64;
       config.rows[tile] = kTileSide;
     }
+    finish_stores();
     _tile_loadconfig(&config);
   }
   ~TileShape() { _tile_release(); }
@@ -92,6 +96,7 @@ WORDKILN_INLINE void store_tiles(TileSums c) {
 // tiles included (a tenth of a forward pass).
 template <int kRows, int kColumns>
 WORDKILN_INLINE void multiply_few_tiles(int64_t depth, TileOperand a, TileOperand b, TileSums c, bool accumulate) {
+  finish_stores();
   if (accumulate) {
     load_tiles<kRows, kColumns>(c);
   } else {

@@ -31,6 +31,9 @@ struct LinearCrossEntropy {
   bool mean;
 };
 
+// Whether this processor has a kernel for the type: bfloat16 takes a tile unit.
+bool has_linear_cross_entropy(DType dtype);
+
 // Throws std::bad_alloc when its scratch cannot be had.
 void linear_cross_entropy(DType dtype, const LinearCrossEntropy& arguments);
 

@@ -30,7 +30,8 @@ def linear_cross_entropy(
     """Cross-entropy of `softmax(hidden @ weight.T + bias)` against `targets`, in chunks of tokens.
 
     Float32 and float64 on the CPU take one fused kernel, which holds 192 rows of logits and skips ignored tokens
-    entirely; other dtypes and devices take chunks of 512 in plain torch. Differentiable once.
+    entirely, bfloat16 another where there is a tile unit (AMX); other dtypes and devices take chunks of 512 in plain
+    torch. Differentiable once.
 
     Args:
         hidden: [..., E].
@@ -108,7 +109,7 @@ def _linear_cross_entropy(
     needs: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The loss and its gradients in hidden, weight and bias, each empty where it is not needed."""
-    if kernel_lacks(hidden) is not None:
+    if kernel_lacks(hidden, bfloat16=_kernels.has_linear_cross_entropy("bfloat16")) is not None:
         return loss_and_gradients(hidden, weight, targets, bias, ignore_index, label_smoothing, z_loss, mean, needs)
     hidden, weight, targets = hidden.contiguous(), weight.contiguous(), targets.contiguous()
     bias = None if bias is None else bias.contiguous()
@@ -128,7 +129,7 @@ def _linear_cross_entropy(
         z_loss,
         mean,
     )
-    return hidden.new_tensor(loss), *grads
+    return hidden.new_tensor(loss, dtype=torch.promote_types(hidden.dtype, torch.float32)), *grads
 
 
 @_linear_cross_entropy.register_fake
