@@ -30,7 +30,7 @@ struct PanelTile {
 // Memory takes longer than the prefetcher looks ahead, and a few rows leave little else to wait for: each line is asked
 // for so many bytes before its turn. (One row, 28 MB of int8 on one thread: 9 GB/s without it.)
 constexpr int64_t kAhead = 4096;
-constexpr int kRowsThatWait = 3;
+constexpr int kRowsThatWait = 4;
 
 template <int kRows>
 WORDKILN_INLINE void ask_ahead(const void* line) {

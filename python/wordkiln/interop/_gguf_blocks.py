@@ -6,6 +6,7 @@ twice as long for Q4_1 (106 million values: 0.8 against 0.4 s, Intel Sapphire Ra
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable
 from typing import Any
 
@@ -29,10 +30,16 @@ def decode(rows: Bytes, encoding: int) -> Array:
     if encoding in _PLAIN:
         return _plain(rows, encoding)
     blocks = rows.reshape(-1, SIZES[encoding][1])
-    out = np.empty((len(blocks), _VALUES), np.float32)
+    out = _from_the_system(len(blocks))
     for start in range(0, len(blocks), _CHUNK):
         _DECODERS[encoding](blocks[start : start + _CHUNK], out[start : start + _CHUNK])
     return out.reshape(*rows.shape[:-1], -1)
+
+
+def _from_the_system(blocks: int) -> Array:
+    """[blocks, _VALUES], given back with the array. malloc keeps what reading threads free: 18 MB at SmolLM2's peak."""
+    memory = mmap.mmap(-1, max(1, blocks * _VALUES * 4))
+    return np.frombuffer(memory, np.float32, blocks * _VALUES).reshape(blocks, _VALUES)
 
 
 def _plain(rows: Bytes, encoding: int) -> Array:

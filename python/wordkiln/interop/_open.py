@@ -116,6 +116,7 @@ def _open_gguf(path: Path) -> OpenedModel:
         check_vocabulary(tokenizer, architecture.vocab_size)
         starts = file.metadata.get("tokenizer.ggml.model") == "llama"
         bos, add_bos = prompt_start(tokenizer, starts or file.metadata.get("tokenizer.ggml.pre") in _BEGINS)
+        file.metadata = {}  # the vocabulary as strings, which would stay for as long as weights are read
         return OpenedModel(
             architecture=architecture,
             source=Weights(plan, file),
