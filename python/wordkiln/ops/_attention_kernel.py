@@ -51,23 +51,23 @@ def attention_kernel(
         v.data_ptr(),
         out.data_ptr(),
         lse.data_ptr(),
-        _address(key_lengths),
-        _sizes(q, k, query_offsets),
-        _strides(q, query_offsets),
-        _strides(k, query_offsets),
-        _strides(v, query_offsets),
-        _strides(out, query_offsets),
+        address(key_lengths),
+        sizes_of(q, k, query_offsets),
+        strides_of(q, query_offsets),
+        strides_of(k, query_offsets),
+        strides_of(v, query_offsets),
+        strides_of(out, query_offsets),
         causal,
         scale,
         window,
         soft_cap,
-        _address(bias),
-        _bias_strides(bias),
-        _address(slopes),
+        address(bias),
+        bias_strides(bias),
+        address(slopes),
         dropout,
-        *_seed(seed),
-        _address(query_offsets),
-        _address(key_offsets),
+        *seed_and_offset(seed),
+        address(query_offsets),
+        address(key_offsets),
     )
     return out, lse
 
@@ -120,27 +120,27 @@ def _attention_backward(
         grad_q.data_ptr(),
         grad_k.data_ptr(),
         grad_v.data_ptr(),
-        _address(key_lengths),
-        _sizes(q, k, query_offsets),
-        _strides(q, query_offsets),
-        _strides(k, query_offsets),
-        _strides(v, query_offsets),
-        _strides(out, query_offsets),
-        _strides(grad_out, query_offsets),
+        address(key_lengths),
+        sizes_of(q, k, query_offsets),
+        strides_of(q, query_offsets),
+        strides_of(k, query_offsets),
+        strides_of(v, query_offsets),
+        strides_of(out, query_offsets),
+        strides_of(grad_out, query_offsets),
         causal,
         scale,
         window,
         soft_cap,
-        _address(bias),
-        _bias_strides(bias),
-        _address(slopes),
+        address(bias),
+        bias_strides(bias),
+        address(slopes),
         dropout,
-        *_seed(seed),
-        _address(query_offsets),
-        _address(key_offsets),
-        _address(grad_lse),
+        *seed_and_offset(seed),
+        address(query_offsets),
+        address(key_offsets),
+        address(grad_lse),
         grad_bias.data_ptr() if needs_bias else 0,
-        _bias_strides(grad_bias if needs_bias else None),
+        bias_strides(grad_bias if needs_bias else None),
     )
     return grad_q, grad_k, grad_v, grad_bias
 
@@ -173,7 +173,8 @@ def _differentiate(ctx: Any, grad_out: Tensor | None, grad_lse: Tensor | None) -
 attention_kernel.register_autograd(_differentiate, setup_context=_save)
 
 
-def _address(x: Tensor | None) -> int:
+def address(x: Tensor | None) -> int:
+    """Of its elements, 0 where there is no tensor."""
     return 0 if x is None else x.data_ptr()
 
 
@@ -189,7 +190,7 @@ def empty_outputs(q: Tensor) -> tuple[Tensor, Tensor]:
     batch, heads, queries, head_size = q.shape
     if head_size != 1 and out.stride(-1) != 1:
         out = q.new_empty(q.shape)
-    lse_dtype = torch.float32 if q.dtype == torch.bfloat16 else q.dtype
+    lse_dtype = torch.float32 if q.dtype.itemsize == 2 else q.dtype
     return out, torch.empty((batch, heads, queries), dtype=lse_dtype, device=q.device)
 
 
@@ -197,25 +198,29 @@ def _empty_bias(lse: Tensor, bias: Tensor | None, needed: bool) -> Tensor:
     return lse.new_empty(bias.shape if needed and bias is not None else (0,))
 
 
-def _seed(seed: Tensor | None) -> tuple[int, int]:
+def seed_and_offset(seed: Tensor | None) -> tuple[int, int]:
+    """As the kernels take them: mod 2^64 and mod 2^32."""
     if seed is None:
         return 0, 0
     value, offset = seed.tolist()
     return value % 2**64, offset % 2**32
 
 
-def _sizes(q: Tensor, k: Tensor, offsets: Tensor | None) -> tuple[int, int, int, int, int, int]:
+def sizes_of(q: Tensor, k: Tensor, offsets: Tensor | None) -> tuple[int, int, int, int, int, int]:
+    """B (of packed texts their number), H, Hkv, S, K, D."""
     batch, heads, queries, head_size = q.shape
     _, kv_heads, keys, _ = k.shape
     return (batch if offsets is None else offsets.shape[0] - 1, heads, kv_heads, queries, keys, head_size)
 
 
-def _strides(x: Tensor, offsets: Tensor | None) -> tuple[int, int, int]:
+def strides_of(x: Tensor, offsets: Tensor | None) -> tuple[int, int, int]:
+    """Over batch, heads and rows."""
     batch, head, row, _ = x.stride()
     return (batch if offsets is None else 0, head, row)
 
 
-def _bias_strides(bias: Tensor | None) -> tuple[int, int, int, int]:
+def bias_strides(bias: Tensor | None) -> tuple[int, int, int, int]:
+    """0 where it is broadcast."""
     if bias is None:
         return (0, 0, 0, 0)
     batch, head, row, key = (0 if n == 1 else step for n, step in zip(bias.shape, bias.stride(), strict=True))

@@ -1,0 +1,14 @@
+// The kernels of attention by type, each compiled in a file of its own.
+#pragma once
+
+#include "cuda/attention/params.h"
+#include "wordkiln/cuda/attention.h"
+
+namespace wordkiln::cuda {
+
+struct ForwardParams;
+
+void attention_forward_bfloat16(const ForwardParams& p, Stream stream);
+void attention_forward_float16(const ForwardParams& p, Stream stream);
+
+}  // namespace wordkiln::cuda

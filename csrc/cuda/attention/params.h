@@ -1,0 +1,144 @@
+// What the host tells the attention kernels, and who sees what.
+#pragma once
+
+#include "cuda/device/device.h"
+#include "wordkiln/attention.h"
+
+namespace wordkiln::cuda {
+
+constexpr float kLog2E = 1.4426950408889634f, kLn2 = 0.6931471805599453f;
+
+// Begin and end.
+struct Range {
+  int begin, end;
+};
+
+// AttentionSizes and AttentionScores in the types that kernels compute in.
+struct ScoreParams {
+  const int64_t* key_lengths;
+  const int64_t* query_offsets;
+  const int64_t* key_offsets;
+  int batch, heads, kv_heads, queries, keys, head_size;
+  bool causal;
+  int window;     // 0: none
+  float scale;    // the caller's
+  float to_log2;  // what a product q k is multiplied with before the cap: scale log2(e), or scale / soft_cap
+  float cap;      // soft_cap log2(e), or 0
+  const void* bias;
+  AttentionBiasStrides bias_strides;
+  const double* slopes;
+  uint32_t drop_below;  // a word below it drops its weight; 0: no dropout
+  float keep;           // 1 / (1 - dropout)
+  uint64_t seed;
+  uint32_t offset;
+};
+
+ScoreParams to_params(const AttentionSizes& sizes, const AttentionScores& scores);
+
+// Whether there is more between the products than a softmax of scores times a positive scale.
+bool is_changed(const ScoreParams& p);
+
+WORDKILN_DEVICE int clamp(int64_t x, int low, int high) {
+  return x < low ? low : x > high ? high : static_cast<int>(x);
+}
+
+// One row of the batch, or one packed text.
+struct Row {
+  int index, first_query, queries, first_key, keys;
+  bool causal;
+  int window;
+
+  WORDKILN_DEVICE Row(const ScoreParams& p, int row)
+      : index(row), first_query(0), queries(p.queries), first_key(0), keys(p.keys), causal(p.causal), window(p.window) {
+    if (p.query_offsets != nullptr) {
+      first_query = clamp(p.query_offsets[row], 0, p.queries);
+      queries = clamp(p.query_offsets[row + 1], first_query, p.queries) - first_query;
+      first_key = clamp(p.key_offsets[row], 0, p.keys);
+      keys = clamp(p.key_offsets[row + 1], first_key, p.keys) - first_key;
+    } else if (p.key_lengths != nullptr) {
+      keys = clamp(p.key_lengths[row], 0, p.keys);
+    }
+  }
+
+  // The key at which a query stands; it may be before the first.
+  WORDKILN_DEVICE int position(int query) const { return query + keys - queries; }
+
+  // The keys that a query sees: begin and end never fall from one query to the next.
+  WORDKILN_DEVICE Range visible(int query) const {
+    const int64_t at = position(query);
+    const int end = clamp(causal ? at + 1 : window > 0 ? at + window : keys, 0, keys);
+    return {window > 0 ? clamp(at - window + 1, 0, end) : 0, end};
+  }
+
+  // The keys that some of these queries see, from a multiple of `step` on.
+  WORDKILN_DEVICE Range visible(Range queries_, int step) const {
+    const Range first = visible(queries_.begin), last = visible(queries_.end - 1);
+    return {min(first.begin, last.end) / step * step, last.end};
+  }
+
+  // The queries that see some of these keys, from a multiple of `step` on.
+  WORDKILN_DEVICE Range seeing(Range keys_, int step) const {
+    const int64_t shift = static_cast<int64_t>(queries) - keys;  // query = position + shift
+    const int64_t first = causal ? keys_.begin + shift : window > 0 ? keys_.begin - window + 1 + shift : 0;
+    const int64_t last = window > 0 ? keys_.end - 1 + window + shift : queries;
+    const int end = clamp(last, 0, queries);
+    return {clamp(first, 0, end) / step * step, end};
+  }
+
+ private:
+  WORDKILN_DEVICE static int min(int a, int b) { return a < b ? a : b; }
+};
+
+// The slots for tiles of `rows` rows: every row of the batch has as many as it needs. A packed text has the slots from
+// offset / rows + its number on, which is at least enough, and which the host can count without its length.
+inline int64_t tile_slots(const ScoreParams& p, bool packed, int length, int rows) {
+  if (packed) return length / rows + p.batch;
+  return static_cast<int64_t>(p.batch) * ((length + rows - 1) / rows);
+}
+
+// Whose tile a slot is. Tiles of a row go from the last to the first: with a causal mask the last ones have most to do.
+struct Tile {
+  int row, first;
+
+  WORDKILN_DEVICE Tile(const ScoreParams& p, const int64_t* offsets, int length, int slot, int rows) {
+    if (offsets == nullptr) {
+      const int tiles = (length + rows - 1) / rows;
+      row = slot / tiles;
+      first = (tiles - 1 - slot % tiles) * rows;
+      return;
+    }
+    int low = 0, high = p.batch;  // the last text whose slots begin at `slot` or before
+    while (high - low > 1) {
+      const int middle = (low + high) / 2;
+      if (clamp(offsets[middle], 0, length) / rows + middle <= slot) {
+        low = middle;
+      } else {
+        high = middle;
+      }
+    }
+    row = low;
+    first = (slot - clamp(offsets[low], 0, length) / rows - low) * rows;
+  }
+};
+
+// Rows of elements of one head.
+template <typename T>
+struct Matrix {
+  T* data;
+  int64_t row;
+
+  WORDKILN_DEVICE T* operator[](int i) const { return data + i * row; }
+};
+
+template <typename T>
+WORDKILN_DEVICE Matrix<T> head_of(T* x, const AttentionStrides& strides, int batch, int head, int first) {
+  return {x + batch * strides.batch + head * strides.head + first * strides.row, strides.row};
+}
+
+// Where the log-sum-exp of query 0 of a head lies: [B, H, S], packed texts in one long row.
+WORDKILN_DEVICE int64_t lse_index(const ScoreParams& p, const Row& row, int head) {
+  const int batch = p.query_offsets == nullptr ? row.index : 0;
+  return (static_cast<int64_t>(batch) * p.heads + head) * p.queries + row.first_query;
+}
+
+}  // namespace wordkiln::cuda

@@ -1,0 +1,70 @@
+"""The GPU kernels of `wordkiln._cuda`: whether they are there, and what a launch needs from torch."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+LEAST_CAPABILITY = 80
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+_module: ModuleType | None
+try:
+    from wordkiln import _cuda as _module  # type: ignore[attr-defined, unused-ignore]  # absent where not built
+except ImportError:
+    _module = None
+
+
+def kernels() -> ModuleType:
+    """The module, where `lacks` has found nothing."""
+    assert _module is not None
+    return _module
+
+
+def lacks(x: Tensor) -> str | None:
+    """Why the GPU kernels do not take tensors of this dtype on this GPU, or None where they do.
+
+    WORDKILN_CUDA_KERNELS=0 in the environment turns them off.
+    """
+    if os.environ.get("WORDKILN_CUDA_KERNELS") == "0":
+        return "device cuda (WORDKILN_CUDA_KERNELS=0)"
+    if _module is None:
+        return "device cuda (built without CUDA)"
+    capability = _module.capability(x.device.index or 0)
+    if capability < LEAST_CAPABILITY:
+        return f"a GPU of compute capability {capability / 10} (the kernels need {LEAST_CAPABILITY / 10})"
+    return None if x.dtype in _DTYPES else f"dtype {x.dtype} on a GPU"
+
+
+def dtype_name(x: Tensor) -> str:
+    """The dtype as `_cuda` names it."""
+    return str(x.dtype).removeprefix("torch.")
+
+
+def guard(x: Tensor) -> contextlib.AbstractContextManager[object]:
+    """Makes the device of `x` the current one, which launches go to."""
+    return torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext()
+
+
+def stream(x: Tensor) -> int:
+    """The address of torch's current stream on the device of `x`."""
+    return int(torch.cuda.current_stream(x.device).cuda_stream) if x.is_cuda else 0
+
+
+def workspace(size: int, like: Tensor) -> Tensor:
+    """Scratch of `size` bytes. torch gives its memory to no other stream's work before the kernels are done."""
+    return torch.empty(size, dtype=torch.uint8, device=like.device)
+
+
+def aligned(x: Tensor) -> Tensor:
+    """`x`, or a copy, as the kernels read it: rows in one piece; of 16-bit types multiples of 16 bytes, zeros added."""
+    if x.dtype == torch.float32:
+        return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
+    if x.shape[-1] % 8:
+        return torch.nn.functional.pad(x, (0, -x.shape[-1] % 8))
+    fits = x.stride(-1) == 1 and x.data_ptr() % 16 == 0 and all(step % 8 == 0 for step in x.stride()[:-1])
+    return x if fits else x.clone(memory_format=torch.contiguous_format)
