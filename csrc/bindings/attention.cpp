@@ -36,14 +36,14 @@ void check_scores(const AttentionScores& scores, const AttentionSizes& sizes) {
 }
 
 // Entries that no key of their row needs may be anything.
-void check_table(const AttentionPages& pages, int64_t page_count, const AttentionSizes& s, const int64_t* key_lengths) {
+void check_table(const AttentionPages& pages, const AttentionSizes& s, const int64_t* key_lengths) {
   for (int64_t row = 0; pages.table != nullptr && row < s.batch; ++row) {
     const int64_t keys = key_lengths == nullptr ? s.keys : key_lengths[row];
     for (int64_t i = 0; i * pages.page_size < keys; ++i) {
       const int64_t page = pages.table[row * pages.pages + i];
-      if (page < 0 || page >= page_count) {
+      if (page < 0 || page >= pages.count) {
         throw std::invalid_argument("page_table[" + std::to_string(row) + ", " + std::to_string(i) +
-                                    "]=" + std::to_string(page) + ": must be 0 to " + std::to_string(page_count - 1));
+                                    "]=" + std::to_string(page) + ": must be 0 to " + std::to_string(pages.count - 1));
       }
     }
   }
@@ -61,8 +61,8 @@ void forward(const std::string& dtype, uintptr_t q, uintptr_t k, uintptr_t v, ui
   const int64_t keys = elements(s, key_offsets != 0, s.kv_heads, s.keys);
   const AttentionScores scores = to_scores(key_lengths, causal, scale, more);
   check_scores(scores, s);
-  const AttentionPages table = to_pages(page_table, pages, page_size, s, more);
-  check_table(table, page_count, s, scores.key_lengths);
+  const AttentionPages table = to_pages(page_table, pages, page_size, page_count, s, more);
+  check_table(table, s, scores.key_lengths);
   const AttentionForward arguments = {
       .q = to_pointer("q", q, rows),
       .k = to_pointer("k", k, keys),

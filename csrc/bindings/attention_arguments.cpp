@@ -63,8 +63,9 @@ AttentionScores to_scores(uintptr_t key_lengths, bool causal, double scale, cons
   };
 }
 
-AttentionPages to_pages(uintptr_t table, int64_t pages, int64_t page_size, const AttentionSizes& s, const More& more) {
-  if (table == 0) return {nullptr, 0, 0};
+AttentionPages to_pages(uintptr_t table, int64_t pages, int64_t page_size, int64_t count, const AttentionSizes& s,
+                        const More& more) {
+  if (table == 0) return {nullptr, 0, 0, 0};
   if (page_size < 1) throw std::invalid_argument("page_size=" + std::to_string(page_size) + ": must be at least 1");
   if (pages < 0 || pages < (s.keys + page_size - 1) / page_size) {
     throw std::invalid_argument("page_table: its " + std::to_string(pages) + " pages a row must hold " +
@@ -73,7 +74,7 @@ AttentionPages to_pages(uintptr_t table, int64_t pages, int64_t page_size, const
   if (more.query_offsets != 0 || more.dropout != 0) {
     throw std::invalid_argument("page_table: must come without query_offsets and dropout");
   }
-  return {reinterpret_cast<const int64_t*>(table), pages, page_size};
+  return {reinterpret_cast<const int64_t*>(table), pages, page_size, count};
 }
 
 int64_t elements(const AttentionSizes& s, bool packed, int64_t heads, int64_t rows) {

@@ -34,7 +34,7 @@ struct More {
 AttentionScores to_scores(uintptr_t key_lengths, bool causal, double scale, const More& more);
 
 // `table` 0: the cache is not paged.
-AttentionPages to_pages(uintptr_t table, int64_t pages, int64_t page_size, const AttentionSizes& sizes,
+AttentionPages to_pages(uintptr_t table, int64_t pages, int64_t page_size, int64_t count, const AttentionSizes& sizes,
                         const More& more);
 
 // How many elements the pointers must lead to; packed rows of the batch share one long row.

@@ -1,7 +1,9 @@
 #include "wordkiln/cuda/attention.h"
 
+#include <pybind11/functional.h>
 #include <pybind11/stl.h>
 
+#include <functional>
 #include <stdexcept>
 
 #include "bindings/attention_arguments.h"
@@ -44,12 +46,19 @@ AttentionSizes checked(const Sizes& sizes, cuda::DType dtype) {
   return s;
 }
 
+// Gives the address of so many bytes, which stay until the kernels are done.
+using Allocate = std::function<uintptr_t(int64_t)>;
+
+void* allocated(const Allocate& allocate, int64_t bytes) {
+  return bytes == 0 ? nullptr : to_pointer("workspace", allocate(bytes), bytes);
+}
+
 void forward(const std::string& dtype, uintptr_t q, uintptr_t k, uintptr_t v, uintptr_t out, uintptr_t lse,
              uintptr_t key_lengths, const Sizes& sizes, const Strides& q_strides, const Strides& k_strides,
              const Strides& v_strides, const Strides& out_strides, bool causal, double scale, int64_t window,
              double soft_cap, uintptr_t bias, const BiasStrides& bias_strides, uintptr_t slopes, double dropout,
              uint64_t seed, uint32_t offset, uintptr_t query_offsets, uintptr_t key_offsets, uintptr_t page_table,
-             int64_t pages, int64_t page_size, int64_t page_count, uintptr_t workspace, uintptr_t stream) {
+             int64_t pages, int64_t page_size, int64_t page_count, const Allocate& allocate, uintptr_t stream) {
   const cuda::DType type = parse_cuda_dtype(dtype);
   const AttentionSizes s = checked(sizes, type);
   const More more = {window, soft_cap, bias, bias_strides, slopes, dropout, seed, offset, query_offsets, key_offsets};
@@ -67,11 +76,11 @@ void forward(const std::string& dtype, uintptr_t q, uintptr_t k, uintptr_t v, ui
       .v_strides = checked("v", v_strides, type),
       .out_strides = checked("out", out_strides, type),
       .scores = to_scores(key_lengths, causal, scale, more),
-      .pages = to_pages(page_table, pages, page_size, s, more),
+      .pages = to_pages(page_table, pages, page_size, page_count, s, more),
   };
-  (void)page_count;
+  void* workspace = allocated(allocate, cuda::attention_forward_workspace(type, arguments));
   const py::gil_scoped_release release;
-  cuda::attention_forward(type, arguments, reinterpret_cast<void*>(workspace), reinterpret_cast<void*>(stream));
+  cuda::attention_forward(type, arguments, workspace, reinterpret_cast<void*>(stream));
 }
 
 }  // namespace
@@ -84,7 +93,7 @@ void register_cuda_attention(py::module_& m) {
         py::arg("soft_cap") = 0.0, py::arg("bias") = 0, py::arg("bias_strides") = none, py::arg("slopes") = 0,
         py::arg("dropout") = 0.0, py::arg("seed") = 0, py::arg("offset") = 0, py::arg("query_offsets") = 0,
         py::arg("key_offsets") = 0, py::arg("page_table") = 0, py::arg("pages") = 0, py::arg("page_size") = 0,
-        py::arg("page_count") = 0, py::arg("workspace") = 0, py::arg("stream") = 0);
+        py::arg("page_count") = 0, py::kw_only(), py::arg("allocate"), py::arg("stream"));
 }
 
 }  // namespace wordkiln::bindings

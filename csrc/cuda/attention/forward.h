@@ -8,16 +8,6 @@
 
 namespace wordkiln::cuda {
 
-struct ForwardParams {
-  ScoreParams scores;
-  const void* q;
-  const void* k;
-  const void* v;
-  void* out;
-  float* lse;
-  AttentionStrides q_strides, k_strides, v_strides, out_strides;
-};
-
 template <int kSize>
 struct ForwardShape {
   static constexpr int kWarps = 4, kThreads = 32 * kWarps;

@@ -2,13 +2,14 @@
 #pragma once
 
 #include "cuda/attention/params.h"
-#include "wordkiln/cuda/attention.h"
+#include "wordkiln/cuda/runtime.h"
 
 namespace wordkiln::cuda {
 
-struct ForwardParams;
-
+void attention_forward_float32(const ForwardParams& p, Stream stream);
 void attention_forward_bfloat16(const ForwardParams& p, Stream stream);
 void attention_forward_float16(const ForwardParams& p, Stream stream);
+void attention_decode_bfloat16(const ForwardParams& p, Stream stream);
+void attention_decode_float16(const ForwardParams& p, Stream stream);
 
 }  // namespace wordkiln::cuda

@@ -1,4 +1,4 @@
-// What the host tells the attention kernels, and who sees what.
+// What the host tells the attention kernels, who sees what, and where it lies.
 #pragma once
 
 #include "cuda/device/device.h"
@@ -37,6 +37,19 @@ ScoreParams to_params(const AttentionSizes& sizes, const AttentionScores& scores
 
 // Whether there is more between the products than a softmax of scores times a positive scale.
 bool is_changed(const ScoreParams& p);
+
+struct ForwardParams {
+  ScoreParams scores;
+  const void* q;
+  const void* k;
+  const void* v;
+  void* out;
+  float* lse;
+  AttentionStrides q_strides, k_strides, v_strides, out_strides;
+  AttentionPages pages;
+  float* parts;  // scratch of the decoding kernels
+  int splits;    // of the keys, there
+};
 
 WORDKILN_DEVICE int clamp(int64_t x, int low, int high) {
   return x < low ? low : x > high ? high : static_cast<int>(x);
@@ -134,6 +147,35 @@ template <typename T>
 WORDKILN_DEVICE Matrix<T> head_of(T* x, const AttentionStrides& strides, int batch, int head, int first) {
   return {x + batch * strides.batch + head * strides.head + first * strides.row, strides.row};
 }
+
+// Keys or values of one head, in one piece or in pages.
+template <typename T>
+class KeyRows {
+ public:
+  WORDKILN_DEVICE KeyRows(const ScoreParams& p, const AttentionPages& pages, const void* x,
+                          const AttentionStrides& strides, const Row& row, int kv_head)
+      : pages_(pages), strides_(strides) {
+    const int batch = pages.table != nullptr || p.query_offsets != nullptr ? 0 : row.index;
+    data_ = head_of(static_cast<const T*>(x), strides, batch, kv_head, row.first_key).data;
+    table_ = pages.table == nullptr ? nullptr : pages.table + row.index * pages.pages;
+  }
+
+  // Null where the table names no page.
+  WORDKILN_DEVICE const T* operator[](int key) const {
+    if (table_ == nullptr) return data_ + key * strides_.row;
+    const int64_t page = table_[key / pages_.page_size];
+    if (page < 0 || page >= pages_.count) return nullptr;
+    return data_ + page * strides_.batch + key % pages_.page_size * strides_.row;
+  }
+
+  WORDKILN_DEVICE const T* first() const { return data_; }
+
+ private:
+  const AttentionPages& pages_;
+  const AttentionStrides& strides_;
+  const T* data_;
+  const int64_t* table_;
+};
 
 // Where the log-sum-exp of query 0 of a head lies: [B, H, S], packed texts in one long row.
 WORDKILN_DEVICE int64_t lse_index(const ScoreParams& p, const Row& row, int head) {

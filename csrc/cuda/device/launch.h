@@ -56,15 +56,21 @@ void launch(void (*kernel)(Parameters...), int blocks, int threads, size_t share
   check(cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...), "launch of a kernel");
 }
 
+// Multiprocessors of the current device.
+inline int processors() {
+  int device = 0, count = 0;
+  check(cudaGetDevice(&device), "current device");
+  check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device), "multiprocessors");
+  return count;
+}
+
 // The most blocks of a cooperative launch on the current device.
 template <typename... Parameters>
 int resident_blocks(void (*kernel)(Parameters...), int threads, size_t shared_bytes) {
   allow_shared(kernel, shared_bytes);
-  int device = 0, processors = 0, blocks = 0;
-  check(cudaGetDevice(&device), "current device");
-  check(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device), "multiprocessors");
+  int blocks = 0;
   check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, threads, shared_bytes), "occupancy");
-  return processors * blocks;
+  return processors() * blocks;
 }
 
 // Fills global memory with zeros.
@@ -84,6 +90,8 @@ template <typename... Parameters>
 int resident_blocks(void (*)(Parameters...), int, size_t) {
   return simt::schedule().resident_blocks;
 }
+
+inline int processors() { return 2; }
 
 inline void zero(void* global, size_t bytes, cuda::Stream) { std::memset(global, 0, bytes); }
 

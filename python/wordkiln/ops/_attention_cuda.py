@@ -15,6 +15,7 @@ from wordkiln.ops._attention_kernel import (
     sizes_of,
     strides_of,
 )
+from wordkiln.ops._attention_paged import attention_paged_kernel, page_strides
 
 
 def forward(
@@ -37,11 +38,7 @@ def forward(
     head_size = q.shape[-1]
     q, k, v = (_cuda.aligned(x) for x in (q, k, v))
     bias = None if bias is None else contiguous_rows(bias)
-    out = torch.empty_like(q)
-    if out.stride(-1) != 1:
-        out = q.new_empty(q.shape)
-    lse = torch.empty(q.shape[:3], dtype=torch.float32, device=q.device)
-    scratch = _cuda.workspace(0, q)
+    out, lse = _outputs(q)
     with _cuda.guard(q):
         _cuda.kernels().attention_forward(
             _cuda.dtype_name(q),
@@ -67,10 +64,70 @@ def forward(
             *seed_and_offset(seed),
             address(query_offsets),
             address(key_offsets),
-            workspace=scratch.data_ptr(),
+            allocate=_cuda.Workspace(q),
             stream=_cuda.stream(q),
         )
-    return (out if head_size == out.shape[-1] else out[..., :head_size].contiguous()), lse
+    return _narrowed(out, head_size), lse
+
+
+def paged(
+    q: Tensor,
+    key_pages: Tensor,
+    value_pages: Tensor,
+    page_table: Tensor,
+    key_lengths: Tensor,
+    slopes: Tensor | None,
+    causal: bool,
+    window: int,
+    scale: float,
+    soft_cap: float,
+) -> tuple[Tensor, Tensor]:
+    """As `attention_paged_kernel`, by the GPU's kernels."""
+    head_size = q.shape[-1]
+    q, key_pages, value_pages = (_cuda.aligned(x) for x in (q, key_pages, value_pages))
+    out, lse = _outputs(q)
+    batch, heads, queries, width = q.shape
+    page_count, page_size, kv_heads, _ = key_pages.shape
+    pages = page_table.shape[1]
+    with _cuda.guard(q):
+        _cuda.kernels().attention_forward(
+            _cuda.dtype_name(q),
+            q.data_ptr(),
+            key_pages.data_ptr(),
+            value_pages.data_ptr(),
+            out.data_ptr(),
+            lse.data_ptr(),
+            key_lengths.data_ptr(),
+            (batch, heads, kv_heads, queries, pages * page_size, width),
+            strides_of(q, None),
+            page_strides(key_pages),
+            page_strides(value_pages),
+            strides_of(out, None),
+            causal,
+            scale,
+            window,
+            soft_cap,
+            slopes=address(slopes),
+            page_table=page_table.data_ptr(),
+            pages=pages,
+            page_size=page_size,
+            page_count=page_count,
+            allocate=_cuda.Workspace(q),
+            stream=_cuda.stream(q),
+        )
+    return _narrowed(out, head_size), lse
+
+
+def _outputs(q: Tensor) -> tuple[Tensor, Tensor]:
+    out = torch.empty_like(q)
+    if out.stride(-1) != 1:
+        out = q.new_empty(q.shape)
+    return out, torch.empty(q.shape[:3], dtype=torch.float32, device=q.device)
+
+
+def _narrowed(x: Tensor, head_size: int) -> Tensor:
+    return x if head_size == x.shape[-1] else x[..., :head_size].contiguous()
 
 
 attention_kernel.register_kernel("cuda", forward)
+attention_paged_kernel.register_kernel("cuda", paged)

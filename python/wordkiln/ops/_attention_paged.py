@@ -103,7 +103,7 @@ def attention_paged(
             causal=causal, window=window, scale=scale, slopes=slopes, soft_cap=soft_cap,
         )  # fmt: skip
         return both if return_lse else both[0]
-    out, lse = _attention_paged(
+    out, lse = attention_paged_kernel(
         q, key_pages, value_pages, page_table, key_lengths, for_kernel(slopes),
         causal, window or 0, scale, soft_cap or 0.0,
     )  # fmt: skip
@@ -115,7 +115,7 @@ def attention_paged(
     schema="(Tensor q, Tensor key_pages, Tensor value_pages, Tensor page_table, Tensor key_lengths, Tensor? slopes,"
     " bool causal, int window, float scale, float soft_cap) -> (Tensor, Tensor)",
 )
-def _attention_paged(
+def attention_paged_kernel(
     q: Tensor,
     key_pages: Tensor,
     value_pages: Tensor,
@@ -127,6 +127,7 @@ def _attention_paged(
     scale: float,
     soft_cap: float,
 ) -> tuple[Tensor, Tensor]:
+    """Out and lse of checked inputs; 0 stands for no window and no cap."""
     q, key_pages, value_pages = (contiguous_rows(x) for x in (q, key_pages, value_pages))
     out, lse = empty_outputs(q)
     batch, heads, queries, head_size = q.shape
@@ -142,8 +143,8 @@ def _attention_paged(
         key_lengths.data_ptr(),
         (batch, heads, kv_heads, queries, keys, head_size),
         _strides(q),
-        _page_strides(key_pages),
-        _page_strides(value_pages),
+        page_strides(key_pages),
+        page_strides(value_pages),
         _strides(out),
         causal,
         scale,
@@ -158,7 +159,7 @@ def _attention_paged(
     return out, lse
 
 
-@_attention_paged.register_fake
+@attention_paged_kernel.register_fake
 def _attention_paged_fake(q: Tensor, *_: object) -> tuple[Tensor, Tensor]:
     return empty_outputs(contiguous_rows(q))
 
@@ -168,7 +169,8 @@ def _strides(x: Tensor) -> tuple[int, int, int]:
     return (batch, head, row)
 
 
-def _page_strides(pages: Tensor) -> tuple[int, int, int]:
+def page_strides(pages: Tensor) -> tuple[int, int, int]:
+    """Over pages, heads and the keys of a page."""
     page, key, head, _ = pages.stride()
     return (page, head, key)
 

@@ -55,9 +55,19 @@ def stream(x: Tensor) -> int:
     return int(torch.cuda.current_stream(x.device).cuda_stream) if x.is_cuda else 0
 
 
-def workspace(size: int, like: Tensor) -> Tensor:
-    """Scratch of `size` bytes. torch gives its memory to no other stream's work before the kernels are done."""
-    return torch.empty(size, dtype=torch.uint8, device=like.device)
+class Workspace:
+    """Scratch for one launch, on the device of `like`: kernels say how many bytes they need and get the address.
+
+    torch keeps the memory for work that comes later on the same stream, so it may go before the kernels are done.
+    """
+
+    def __init__(self, like: Tensor) -> None:
+        self._device = like.device
+        self._memory: Tensor | None = None
+
+    def __call__(self, size: int) -> int:
+        self._memory = torch.empty(size, dtype=torch.uint8, device=self._device)
+        return self._memory.data_ptr()
 
 
 def aligned(x: Tensor) -> Tensor:
