@@ -4,8 +4,8 @@
 
 #include <algorithm>
 #include <stdexcept>
-#include <tuple>
 
+#include "bindings/attention_arguments.h"
 #include "bindings/checks.h"
 #include "bindings/register.h"
 #include "bindings/tensor.h"
@@ -15,129 +15,40 @@ namespace py = pybind11;
 namespace wordkiln::bindings {
 namespace {
 
-constexpr int64_t kLargestHead = 256;
-
-using Sizes = std::tuple<int64_t, int64_t, int64_t, int64_t, int64_t, int64_t>;
-using Strides = std::tuple<int64_t, int64_t, int64_t>;
-using BiasStrides = std::tuple<int64_t, int64_t, int64_t, int64_t>;
-
-AttentionSizes to_sizes(const Sizes& sizes) {
-  const auto [batch, heads, kv_heads, queries, keys, head_size] = sizes;
-  if (head_size < 1 || head_size > kLargestHead) {
-    throw std::invalid_argument("head_size=" + std::to_string(head_size) + ": must be 1 to " +
-                                std::to_string(kLargestHead));
-  }
-  if (kv_heads < 1 || heads < 0 || heads % kv_heads != 0) {
-    throw std::invalid_argument("heads=" + std::to_string(heads) +
-                                ": must be a multiple of kv_heads=" + std::to_string(kv_heads));
-  }
-  count_elements("attention", {batch, heads, queries, keys, head_size});
-  return {batch, heads, kv_heads, queries, keys, head_size};
-}
-
-AttentionStrides to_strides(const Strides& strides) {
-  return {std::get<0>(strides), std::get<1>(strides), std::get<2>(strides)};
-}
-
-AttentionBiasStrides to_bias_strides(const BiasStrides& strides) {
-  const auto [batch, head, row, key] = strides;
-  if (key != 0 && key != 1) throw std::invalid_argument("bias: its last stride must be 0 or 1");
-  return {batch, head, row, key};
-}
-
-const int64_t* to_lengths(uintptr_t address, const AttentionSizes& sizes) {
-  const int64_t* lengths = reinterpret_cast<const int64_t*>(address);
+void check_lengths(const int64_t* lengths, const AttentionSizes& sizes) {
   for (int64_t row = 0; lengths != nullptr && row < sizes.batch; ++row) {
     if (lengths[row] < 0 || lengths[row] > sizes.keys) {
       throw std::invalid_argument("key_lengths[" + std::to_string(row) + "]=" + std::to_string(lengths[row]) +
                                   ": must be 0 to " + std::to_string(sizes.keys));
     }
   }
-  return lengths;
 }
 
-const int64_t* to_offsets(const char* name, uintptr_t address, int64_t batch, int64_t total) {
-  const int64_t* offsets = reinterpret_cast<const int64_t*>(address);
-  if (offsets == nullptr) return nullptr;
+void check_offsets(const char* name, const int64_t* offsets, int64_t batch, int64_t total) {
+  if (offsets == nullptr) return;
   bool rises = offsets[0] == 0 && offsets[batch] == total;
   for (int64_t row = 0; row < batch; ++row) rises = rises && offsets[row] <= offsets[row + 1];
   if (!rises) throw std::invalid_argument(std::string(name) + ": must rise from 0 to " + std::to_string(total));
-  return offsets;
 }
 
-// The arguments that both passes have behind `causal` and `scale`.
-struct More {
-  int64_t window;
-  double soft_cap;
-  uintptr_t bias;
-  BiasStrides bias_strides;
-  uintptr_t slopes;
-  double dropout;
-  uint64_t seed;
-  uint32_t offset;
-  uintptr_t query_offsets, key_offsets;
-};
-
-AttentionScores to_scores(const AttentionSizes& s, uintptr_t key_lengths, bool causal, double scale, const More& more) {
-  if (more.window < 0) throw std::invalid_argument("window=" + std::to_string(more.window) + ": must be at least 0");
-  if (!(more.soft_cap >= 0)) throw std::invalid_argument("soft_cap: must be at least 0");
-  if (!(more.dropout >= 0 && more.dropout < 1)) throw std::invalid_argument("dropout: must be at least 0 and below 1");
-  if ((more.query_offsets == 0) != (more.key_offsets == 0)) {
-    throw std::invalid_argument("query_offsets, key_offsets: must be given together");
-  }
-  if (more.query_offsets != 0 && (key_lengths != 0 || more.bias != 0)) {
-    throw std::invalid_argument("query_offsets: must come without key_lengths and bias");
-  }
-  return {
-      .key_lengths = to_lengths(key_lengths, s),
-      .query_offsets = to_offsets("query_offsets", more.query_offsets, s.batch, s.queries),
-      .key_offsets = to_offsets("key_offsets", more.key_offsets, s.batch, s.keys),
-      .causal = causal,
-      .window = more.window,
-      .scale = scale,
-      .soft_cap = more.soft_cap,
-      .bias = to_pointer("bias", more.bias, 0),
-      .bias_strides = to_bias_strides(more.bias_strides),
-      .slopes = reinterpret_cast<const double*>(more.slopes),
-      .dropout = more.dropout,
-      .seed = more.seed,
-      .offset = more.offset,
-  };
-}
-
-// How many elements the pointers must lead to; packed rows of the batch share one long row.
-int64_t elements(const AttentionSizes& s, bool packed, int64_t heads, int64_t rows) {
-  return (packed && s.batch > 0 ? 1 : s.batch) * heads * rows;
+void check_scores(const AttentionScores& scores, const AttentionSizes& sizes) {
+  check_lengths(scores.key_lengths, sizes);
+  check_offsets("query_offsets", scores.query_offsets, sizes.batch, sizes.queries);
+  check_offsets("key_offsets", scores.key_offsets, sizes.batch, sizes.keys);
 }
 
 // Entries that no key of their row needs may be anything.
-void check_table(const AttentionPages& pages, int64_t page_count, const AttentionSizes& s, const int64_t* key_lengths) {
-  for (int64_t row = 0; row < s.batch; ++row) {
+void check_table(const AttentionPages& pages, const AttentionSizes& s, const int64_t* key_lengths) {
+  for (int64_t row = 0; pages.table != nullptr && row < s.batch; ++row) {
     const int64_t keys = key_lengths == nullptr ? s.keys : key_lengths[row];
     for (int64_t i = 0; i * pages.page_size < keys; ++i) {
       const int64_t page = pages.table[row * pages.pages + i];
-      if (page < 0 || page >= page_count) {
+      if (page < 0 || page >= pages.count) {
         throw std::invalid_argument("page_table[" + std::to_string(row) + ", " + std::to_string(i) +
-                                    "]=" + std::to_string(page) + ": must be 0 to " + std::to_string(page_count - 1));
+                                    "]=" + std::to_string(page) + ": must be 0 to " + std::to_string(pages.count - 1));
       }
     }
   }
-}
-
-AttentionPages to_pages(uintptr_t table, int64_t pages, int64_t page_size, int64_t page_count, const AttentionSizes& s,
-                        const int64_t* key_lengths, const More& more) {
-  if (table == 0) return {nullptr, 0, 0};
-  if (page_size < 1) throw std::invalid_argument("page_size=" + std::to_string(page_size) + ": must be at least 1");
-  if (pages < 0 || pages < (s.keys + page_size - 1) / page_size) {
-    throw std::invalid_argument("page_table: its " + std::to_string(pages) + " pages a row must hold " +
-                                std::to_string(s.keys) + " keys");
-  }
-  if (more.query_offsets != 0 || more.dropout != 0) {
-    throw std::invalid_argument("page_table: must come without query_offsets and dropout");
-  }
-  const AttentionPages result = {reinterpret_cast<const int64_t*>(table), pages, page_size};
-  check_table(result, page_count, s, key_lengths);
-  return result;
 }
 
 // Addresses and layouts of the tensors of a forward pass.
@@ -179,18 +90,20 @@ void forward(const std::string& dtype, uintptr_t q, uintptr_t k, uintptr_t v, ui
   const More more = {window, soft_cap, bias, bias_strides, slopes, dropout, seed, offset, query_offsets, key_offsets};
   const Tensors tensors = {
       q, k, v, out, lse, to_strides(q_strides), to_strides(k_strides), to_strides(v_strides), to_strides(out_strides)};
-  const AttentionScores scores = to_scores(s, key_lengths, causal, scale, more);
-  const AttentionPages table = to_pages(page_table, pages, page_size, page_count, s, scores.key_lengths, more);
+  const AttentionScores scores = to_scores(key_lengths, causal, scale, more);
+  check_scores(scores, s);
+  const AttentionPages table = to_pages(page_table, pages, page_size, page_count, s, more);
+  check_table(table, s, scores.key_lengths);
   run_forward(parse_dtype(dtype), s, tensors, scores, table);
 }
 
-AttentionStrides to_strides(const char* name, const TensorView& x, bool packed) {
+AttentionStrides strides_of(const char* name, const TensorView& x, bool packed) {
   if (x.strides[3] != 1 && x.shape[3] > 1) throw std::invalid_argument(std::string(name) + ": rows must be contiguous");
   return {packed ? 0 : x.strides[0], x.strides[1], x.strides[2]};
 }
 
 // Of x in the shape [B, H, S, K]: any of its dimensions may be 1.
-BiasStrides to_bias_strides(const TensorView& bias) {
+BiasStrides bias_strides_of(const TensorView& bias) {
   const auto stride = [&](size_t i) { return bias.shape[i] == 1 ? 0 : bias.strides[i]; };
   return {stride(0), stride(1), stride(2), stride(3)};
 }
@@ -242,19 +155,21 @@ void forward_tensors(py::handle q, py::handle k, py::handle v, py::handle out, p
     }
     if (added.dtype != dtype) throw std::invalid_argument("bias: dtype does not fit q");
     more.bias = address(added.data);
-    more.bias_strides = to_bias_strides(added);
+    more.bias_strides = bias_strides_of(added);
   }
   const Tensors tensors = {address(queries.data),
                            address(keys.data),
                            address(values.data),
                            address(outs.data),
                            address(sums.data),
-                           to_strides("q", queries, packed),
-                           to_strides("k", keys, packed),
-                           to_strides("v", values, packed),
-                           to_strides("out", outs, packed)};
+                           strides_of("q", queries, packed),
+                           strides_of("k", keys, packed),
+                           strides_of("v", values, packed),
+                           strides_of("out", outs, packed)};
   const uintptr_t lengths = address(view_integers("key_lengths", key_lengths, batch));
-  run_forward(dtype, s, tensors, to_scores(s, lengths, causal, scale, more), {nullptr, 0, 0});
+  const AttentionScores scores = to_scores(lengths, causal, scale, more);
+  check_scores(scores, s);
+  run_forward(dtype, s, tensors, scores, {nullptr, 0, 0, 0});
 }
 
 void backward(const std::string& dtype, uintptr_t q, uintptr_t k, uintptr_t v, uintptr_t out, uintptr_t lse,
@@ -268,6 +183,8 @@ void backward(const std::string& dtype, uintptr_t q, uintptr_t k, uintptr_t v, u
   const More more = {window, soft_cap, bias, bias_strides, slopes, dropout, seed, offset, query_offsets, key_offsets};
   const int64_t rows = elements(s, query_offsets != 0, s.heads, s.queries);
   const int64_t keys = elements(s, key_offsets != 0, s.kv_heads, s.keys);
+  const AttentionScores scores = to_scores(key_lengths, causal, scale, more);
+  check_scores(scores, s);
   const AttentionBackward arguments = {
       .q = to_pointer("q", q, rows),
       .k = to_pointer("k", k, keys),
@@ -287,7 +204,7 @@ void backward(const std::string& dtype, uintptr_t q, uintptr_t k, uintptr_t v, u
       .v_strides = to_strides(v_strides),
       .out_strides = to_strides(out_strides),
       .grad_out_strides = to_strides(grad_out_strides),
-      .scores = to_scores(s, key_lengths, causal, scale, more),
+      .scores = scores,
   };
   const DType type = parse_dtype(dtype);
   const py::gil_scoped_release release;

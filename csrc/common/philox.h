@@ -4,11 +4,14 @@
 
 #include <cstdint>
 
+#include "common/host_device.h"
+
 namespace wordkiln {
 
 // Word: uint32_t or a vector of them. multiply(word, constant, high): the low half of the 64-bit product, and its high.
 template <typename Word, typename Multiply>
-inline __attribute__((always_inline)) void philox4x32(Word (&counter)[4], uint64_t seed, Multiply multiply) {
+WORDKILN_HOST_DEVICE inline __attribute__((always_inline)) void philox4x32(Word (&counter)[4], uint64_t seed,
+                                                                           Multiply multiply) {
   uint32_t first_key = static_cast<uint32_t>(seed), second_key = static_cast<uint32_t>(seed >> 32);
   for (int round = 0; round < 10; ++round) {
     Word first_high, second_high;

@@ -50,6 +50,7 @@ struct AttentionScores {
 struct AttentionPages {
   const int64_t* table;  // [B, pages], or null: the cache is not paged
   int64_t pages, page_size;
+  int64_t count;  // how many pages there are; only a GPU's kernels look at it
 };
 
 struct AttentionForward {

@@ -4,6 +4,7 @@ Sizes in the docstrings: B batch rows, T time steps, S queries, K keys, H heads 
 (recurrences), D head size, V vocabulary.
 """
 
+from wordkiln.ops import _attention_cuda as _attention_cuda  # registers its kernels
 from wordkiln.ops import reference
 from wordkiln.ops._activation import gelu, swiglu
 from wordkiln.ops._attention import attention, attention_varlen

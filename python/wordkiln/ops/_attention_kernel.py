@@ -47,7 +47,7 @@ def attention_kernel(
     out, lse = empty_outputs(q)
     _kernels.attention_forward_tensors(
         q, k, v, out, lse, key_lengths, bias, slopes, query_offsets, key_offsets,
-        causal, window, scale, soft_cap, dropout, *_seed(seed),
+        causal, window, scale, soft_cap, dropout, *seed_and_offset(seed),
     )  # fmt: skip
     return out, lse
 
@@ -62,7 +62,7 @@ def _attention_fake(q: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
     schema="(Tensor q, Tensor k, Tensor v, Tensor out, Tensor lse, Tensor grad_out, Tensor? grad_lse,"
     f" bool needs_bias, {_INPUTS}) -> (Tensor, Tensor, Tensor, Tensor)",
 )
-def _attention_backward(
+def attention_backward_kernel(
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -83,6 +83,7 @@ def _attention_backward(
     soft_cap: float,
     dropout: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The gradients of q, k, v and, where it is needed, of the bias (else an empty tensor)."""
     q, k, v, out, grad_out = (contiguous_rows(x) for x in (q, k, v, out, grad_out))
     bias = None if bias is None else contiguous_rows(bias)
     grad_lse = None if grad_lse is None else grad_lse.contiguous()
@@ -100,32 +101,32 @@ def _attention_backward(
         grad_q.data_ptr(),
         grad_k.data_ptr(),
         grad_v.data_ptr(),
-        _address(key_lengths),
-        _sizes(q, k, query_offsets),
-        _strides(q, query_offsets),
-        _strides(k, query_offsets),
-        _strides(v, query_offsets),
-        _strides(out, query_offsets),
-        _strides(grad_out, query_offsets),
+        address(key_lengths),
+        sizes_of(q, k, query_offsets),
+        strides_of(q, query_offsets),
+        strides_of(k, query_offsets),
+        strides_of(v, query_offsets),
+        strides_of(out, query_offsets),
+        strides_of(grad_out, query_offsets),
         causal,
         scale,
         window,
         soft_cap,
-        _address(bias),
-        _bias_strides(bias),
-        _address(slopes),
+        address(bias),
+        bias_strides(bias),
+        address(slopes),
         dropout,
-        *_seed(seed),
-        _address(query_offsets),
-        _address(key_offsets),
-        _address(grad_lse),
+        *seed_and_offset(seed),
+        address(query_offsets),
+        address(key_offsets),
+        address(grad_lse),
         grad_bias.data_ptr() if needs_bias else 0,
-        _bias_strides(grad_bias if needs_bias else None),
+        bias_strides(grad_bias if needs_bias else None),
     )
     return grad_q, grad_k, grad_v, grad_bias
 
 
-@_attention_backward.register_fake
+@attention_backward_kernel.register_fake
 def _attention_backward_fake(
     q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, grad_out: Tensor, grad_lse: Tensor | None,
     needs_bias: bool, key_lengths: Tensor | None, bias: Tensor | None, *_: Any,
@@ -144,7 +145,7 @@ def _differentiate(ctx: Any, grad_out: Tensor | None, grad_lse: Tensor | None) -
     q, k, v, key_lengths, bias, *rest, out, lse = ctx.saved_tensors
     grad_out = torch.zeros_like(out) if grad_out is None else grad_out
     needs_bias = bias is not None and ctx.needs_input_grad[4]
-    *grads, grad_bias = _attention_backward(
+    *grads, grad_bias = attention_backward_kernel(
         q, k, v, out, lse, grad_out, grad_lse, needs_bias, key_lengths, bias, *rest, *ctx.options
     )
     return *grads, None, grad_bias.to(bias.dtype) if needs_bias else None, *(None,) * 9
@@ -153,7 +154,8 @@ def _differentiate(ctx: Any, grad_out: Tensor | None, grad_lse: Tensor | None) -
 attention_kernel.register_autograd(_differentiate, setup_context=_save)
 
 
-def _address(x: Tensor | None) -> int:
+def address(x: Tensor | None) -> int:
+    """Of its elements, 0 where there is no tensor."""
     return 0 if x is None else x.data_ptr()
 
 
@@ -169,7 +171,7 @@ def empty_outputs(q: Tensor) -> tuple[Tensor, Tensor]:
     batch, heads, queries, head_size = q.shape
     if out.stride(-1) != 1 and head_size != 1:
         out = q.new_empty(q.shape)
-    if q.dtype is torch.bfloat16:
+    if q.dtype.itemsize == 2:
         return out, q.new_empty(batch, heads, queries, dtype=torch.float32)
     return out, q.new_empty(batch, heads, queries)
 
@@ -178,25 +180,29 @@ def _empty_bias(lse: Tensor, bias: Tensor | None, needed: bool) -> Tensor:
     return lse.new_empty(bias.shape if needed and bias is not None else (0,))
 
 
-def _seed(seed: Tensor | None) -> tuple[int, int]:
+def seed_and_offset(seed: Tensor | None) -> tuple[int, int]:
+    """As the kernels take them: mod 2^64 and mod 2^32."""
     if seed is None:
         return 0, 0
     value, offset = seed.tolist()
     return value % 2**64, offset % 2**32
 
 
-def _sizes(q: Tensor, k: Tensor, offsets: Tensor | None) -> tuple[int, int, int, int, int, int]:
+def sizes_of(q: Tensor, k: Tensor, offsets: Tensor | None) -> tuple[int, int, int, int, int, int]:
+    """B (of packed texts their number), H, Hkv, S, K, D."""
     batch, heads, queries, head_size = q.shape
     _, kv_heads, keys, _ = k.shape
     return (batch if offsets is None else offsets.shape[0] - 1, heads, kv_heads, queries, keys, head_size)
 
 
-def _strides(x: Tensor, offsets: Tensor | None) -> tuple[int, int, int]:
+def strides_of(x: Tensor, offsets: Tensor | None) -> tuple[int, int, int]:
+    """Over batch, heads and rows."""
     batch, head, row, _ = x.stride()
     return (batch if offsets is None else 0, head, row)
 
 
-def _bias_strides(bias: Tensor | None) -> tuple[int, int, int, int]:
+def bias_strides(bias: Tensor | None) -> tuple[int, int, int, int]:
+    """0 where it is broadcast."""
     if bias is None:
         return (0, 0, 0, 0)
     batch, head, row, key = (0 if n == 1 else step for n, step in zip(bias.shape, bias.stride(), strict=True))

@@ -11,9 +11,9 @@ from torch import Tensor
 from wordkiln import _kernels
 from wordkiln.errors import ArgumentError
 from wordkiln.ops import reference
-from wordkiln.ops._attention import LARGEST_HEAD, check_integers, check_lengths, check_scores, for_kernel
+from wordkiln.ops._attention import attention_lacks, check_integers, check_lengths, check_scores, for_kernel
 from wordkiln.ops._attention_kernel import contiguous_rows, empty_outputs
-from wordkiln.ops._checks import check_tensor, dtype_name, kernel_lacks, warn_once
+from wordkiln.ops._checks import check_tensor, dtype_name, warn_once
 from wordkiln.ops._op import op
 
 
@@ -88,14 +88,14 @@ def attention_paged(
         out [B, H, S, D]; with `return_lse` the pair of out and lse [B, H, S]. Both as in `attention`.
 
     Raises:
-        ArgumentError: shapes, dtypes, devices or ranges do not fit; an entry of the table that is needed is no page;
-            a gradient is wanted.
+        ArgumentError: shapes, dtypes, devices or ranges do not fit; an entry of the table that is needed is no page
+            (on a GPU the row becomes NaN instead); a gradient is wanted.
     """
     _check(q, key_pages, value_pages, page_table, key_lengths)
     check_scores(q, key_pages.shape[2], window, soft_cap, slopes)
     scale = 1 / math.sqrt(q.shape[-1]) if scale is None else float(scale)
     page_table, key_lengths = (x.to(q.device, torch.int64).contiguous() for x in (page_table, key_lengths))
-    lacks = f"heads larger than {LARGEST_HEAD}" if q.shape[-1] > LARGEST_HEAD else kernel_lacks(q, bfloat16=True)
+    lacks = attention_lacks(q)
     if lacks is not None:
         warn_once("attention_paged", lacks)
         both = reference.attention_paged(
@@ -103,8 +103,8 @@ def attention_paged(
             causal=causal, window=window, scale=scale, slopes=slopes, soft_cap=soft_cap,
         )  # fmt: skip
         return both if return_lse else both[0]
-    out, lse = _attention_paged(
-        q, key_pages, value_pages, page_table, key_lengths, for_kernel(slopes),
+    out, lse = attention_paged_kernel(
+        q, key_pages, value_pages, page_table, key_lengths, for_kernel(slopes, q),
         causal, window or 0, scale, soft_cap or 0.0,
     )  # fmt: skip
     return (out, lse) if return_lse else out
@@ -115,7 +115,7 @@ def attention_paged(
     schema="(Tensor q, Tensor key_pages, Tensor value_pages, Tensor page_table, Tensor key_lengths, Tensor? slopes,"
     " bool causal, int window, float scale, float soft_cap) -> (Tensor, Tensor)",
 )
-def _attention_paged(
+def attention_paged_kernel(
     q: Tensor,
     key_pages: Tensor,
     value_pages: Tensor,
@@ -127,6 +127,7 @@ def _attention_paged(
     scale: float,
     soft_cap: float,
 ) -> tuple[Tensor, Tensor]:
+    """Out and lse of checked inputs; 0 stands for no window and no cap."""
     q, key_pages, value_pages = (contiguous_rows(x) for x in (q, key_pages, value_pages))
     out, lse = empty_outputs(q)
     batch, heads, queries, head_size = q.shape
@@ -142,8 +143,8 @@ def _attention_paged(
         key_lengths.data_ptr(),
         (batch, heads, kv_heads, queries, keys, head_size),
         _strides(q),
-        _page_strides(key_pages),
-        _page_strides(value_pages),
+        page_strides(key_pages),
+        page_strides(value_pages),
         _strides(out),
         causal,
         scale,
@@ -158,7 +159,7 @@ def _attention_paged(
     return out, lse
 
 
-@_attention_paged.register_fake
+@attention_paged_kernel.register_fake
 def _attention_paged_fake(q: Tensor, *_: object) -> tuple[Tensor, Tensor]:
     return empty_outputs(contiguous_rows(q))
 
@@ -168,7 +169,8 @@ def _strides(x: Tensor) -> tuple[int, int, int]:
     return (batch, head, row)
 
 
-def _page_strides(pages: Tensor) -> tuple[int, int, int]:
+def page_strides(pages: Tensor) -> tuple[int, int, int]:
+    """Over pages, heads and the keys of a page."""
     page, key, head, _ = pages.stride()
     return (page, head, key)
 

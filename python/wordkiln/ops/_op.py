@@ -17,13 +17,14 @@ _OPTIONS = frozenset((type(None), bool, int, float))
 
 
 class Op:
-    """A torch op with kernels for the CPU. Register what else it needs with the methods, as for torch's own."""
+    """A torch op with kernels for the CPU. Register what else it needs, other devices' kernels too, as for torch's."""
 
     def __init__(self, name: str, forward: Callable[..., Any], schema: str | None, device_types: str | None) -> None:
         self._op = torch.library.custom_op(name, forward, mutates_args=(), device_types=device_types, schema=schema)
         self._forward = forward
         self._apply: Callable[..., Any] = self._op  # it says so itself where a second derivative is asked for
         self.register_fake = self._op.register_fake
+        self.register_kernel = self._op.register_kernel
 
     def register_autograd(self, differentiate: Callable[..., Any], *, setup_context: Callable[..., None]) -> None:
         """As torch.library.register_autograd."""

@@ -58,7 +58,7 @@ def attention_varlen(
     seed: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """`attention` of each text of one long row [1, H, queries or keys of all texts, D], one after the other."""
-    outs, lses = [q[:, :, :0]], [q[:, :, :0, 0].to(torch.float32 if q.dtype == torch.bfloat16 else q.dtype)]
+    outs, lses = [q[:, :, :0]], [q[:, :, :0, 0].to(torch.float32 if q.dtype.itemsize == 2 else q.dtype)]
     from_query, from_key = query_offsets.tolist(), key_offsets.tolist()
     for text in range(len(from_query) - 1):
         own_q = q[:, :, from_query[text] : from_query[text + 1]]
@@ -305,7 +305,7 @@ def _attend(
     sees = mask.any(-1, keepdim=True)
     scores = scores.masked_fill(~mask, -math.inf).masked_fill(~sees, 0.0)
     weights = scores.softmax(-1).masked_fill(~mask, 0.0)
-    lse = (scores.float() if scores.dtype == torch.bfloat16 else scores).logsumexp(-1)
+    lse = (scores.float() if scores.dtype.itemsize == 2 else scores).logsumexp(-1)
     lse = lse.masked_fill(~sees.squeeze(-1), -math.inf)
     return (weights if factors is None else weights * factors.to(weights)) @ v, lse
 

@@ -1,0 +1,223 @@
+// Attention forward on tensor cores (FlashAttention-2, Dao 2023): a block owns a tile of queries and goes through the
+// keys that they see. While scores are computed the values are on their way, while values are summed the next keys.
+#pragma once
+
+#include "cuda/attention/scores.h"
+#include "cuda/attention/shared_tile.h"
+#include "cuda/device/launch.h"
+
+namespace wordkiln::cuda {
+
+template <int kSize>
+struct ForwardShape {
+  static constexpr int kWarps = 4, kThreads = 32 * kWarps;
+  // 32 query rows a warp read each key and value fragment once for two products; at 256 the sums fill the registers.
+  static constexpr int kTiles = kSize <= 128 ? 2 : 1;
+  static constexpr int kQueries = kWarps * kTiles * 16;
+  static constexpr int kKeys = 64;  // as the panels of dropout's counters
+};
+
+template <typename T, int kSize>
+struct ForwardShared {
+  SharedTile<T, ForwardShape<kSize>::kQueries, kSize> q;  // in the end: the output
+  SharedTile<T, ForwardShape<kSize>::kKeys, kSize> k, v;
+};
+
+// One warp's part of a tile of queries.
+template <typename T, int kSize, bool kChanged>
+class ForwardWarp {
+  using Shape = ForwardShape<kSize>;
+  static constexpr int kTiles = Shape::kTiles, kKeyTiles = Shape::kKeys / 8;
+
+ public:
+  WORDKILN_DEVICE ForwardWarp(const ForwardParams& p, const Row& row, int head, int first)
+      : p_(p),
+        row_(row),
+        change_(p.scores, row, head),
+        dropout_(p.scores, row, head),
+        first_(first + device::warp_index() * kTiles * 16),
+        column_(device::lane() % 4 * 2) {}
+
+  WORDKILN_DEVICE void score(ForwardShared<T, kSize>& s) {
+    WORDKILN_UNROLL
+    for (int i = 0; i < kTiles * kKeyTiles * 4; ++i) scores_[i / 4 / kKeyTiles][i / 4 % kKeyTiles][i % 4] = 0.0f;
+    multiply_rows(s.q, device::warp_index() * kTiles * 16, s.k, scores_);
+  }
+
+  // Scores of the keys from `key` on to weights.
+  WORDKILN_DEVICE void weigh(int key) {
+    if constexpr (kChanged) change(key);
+    if (row_.visible(first_ + kTiles * 16 - 1).begin > key || row_.visible(first_).end < key + Shape::kKeys) mask(key);
+    WORDKILN_UNROLL
+    for (int i = 0; i < kTiles; ++i) {
+      WORDKILN_UNROLL
+      for (int h = 0; h < 2; ++h) {
+        const float shrink = sums_[i][h].add(scores_[i], h, kChanged ? 1.0f : p_.scores.to_log2);
+        WORDKILN_UNROLL
+        for (int n = 0; n < kSize / 8; ++n) {
+          out_[i][n][2 * h] *= shrink;
+          out_[i][n][2 * h + 1] *= shrink;
+        }
+      }
+    }
+    if constexpr (kChanged) {
+      if (p_.scores.drop_below != 0) drop(key);
+    }
+  }
+
+  WORDKILN_DEVICE void add_values(ForwardShared<T, kSize>& s) { multiply_weights(scores_, s.v, 0, out_); }
+
+  WORDKILN_DEVICE void finish(ForwardShared<T, kSize>& s, int head) {
+    float factors[kTiles][2];
+    WORDKILN_UNROLL
+    for (int i = 0; i < kTiles; ++i) {
+      WORDKILN_UNROLL
+      for (int h = 0; h < 2; ++h) {
+        const int query = query_of(i, h);
+        const float total = sums_[i][h].whole_total();
+        const Range seen = row_.visible(query);
+        // Not total == 0: where all scores that a query sees are -inf the result is NaN, as by the definition.
+        const bool sees = seen.begin < seen.end;
+        factors[i][h] = sees ? p_.scores.keep / total : 0.0f;
+        if (query < row_.queries && column_ == 0) {
+          const float largest = sums_[i][h].largest * (kChanged ? 1.0f : p_.scores.to_log2);
+          p_.lse[lse_index(p_.scores, row_, head) + query] = sees ? kLn2 * largest + logf(total) : -INFINITY;
+        }
+      }
+    }
+    const int tile = device::warp_index() * kTiles * 16;
+    const int batch = batch_of(p_.scores, row_);
+    store_rows(s.q, tile, out_, factors,
+               head_of(static_cast<T*>(p_.out), p_.out_strides, batch, head, row_.first_query), first_ - tile,
+               row_.queries, p_.scores.head_size);
+  }
+
+ private:
+  WORDKILN_DEVICE int query_of(int i, int h) const { return first_ + i * 16 + h * 8 + device::lane() / 4; }
+
+  WORDKILN_DEVICE void change(int key) {
+    WORDKILN_UNROLL
+    for (int i = 0; i < kTiles; ++i) {
+      WORDKILN_UNROLL
+      for (int n = 0; n < kKeyTiles; ++n) {
+        WORDKILN_UNROLL
+        for (int e = 0; e < 4; ++e) {
+          float derivative;
+          scores_[i][n][e] =
+              change_.apply(scores_[i][n][e], query_of(i, e / 2), key + n * 8 + column_ + e % 2, derivative);
+        }
+      }
+    }
+  }
+
+  WORDKILN_DEVICE void mask(int key) {
+    WORDKILN_UNROLL
+    for (int i = 0; i < kTiles; ++i) {
+      WORDKILN_UNROLL
+      for (int h = 0; h < 2; ++h) {
+        const Range seen = row_.visible(query_of(i, h));
+        WORDKILN_UNROLL
+        for (int n = 0; n < kKeyTiles; ++n) {
+          WORDKILN_UNROLL
+          for (int e = 0; e < 2; ++e) {
+            const int at = key + n * 8 + column_ + e;
+            if (at < seen.begin || at >= seen.end) scores_[i][n][2 * h + e] = -INFINITY;
+          }
+        }
+      }
+    }
+  }
+
+  // One draw serves the keys c, c + 16, c + 32 and c + 48: every other key tile.
+  WORDKILN_DEVICE void drop(int key) {
+    WORDKILN_UNROLL
+    for (int i = 0; i < kTiles; ++i) {
+      WORDKILN_UNROLL
+      for (int e = 0; e < 4; ++e) {
+        WORDKILN_UNROLL
+        for (int n = 0; n < 2; ++n) {
+          const uint32_t kept = dropout_.kept(query_of(i, e / 2), key + n * 8 + column_ + e % 2);
+          WORDKILN_UNROLL
+          for (int word = 0; word < 4; ++word) {
+            if ((kept >> word & 1) == 0) scores_[i][n + 2 * word][e] = 0.0f;
+          }
+        }
+      }
+    }
+  }
+
+  const ForwardParams& p_;
+  const Row& row_;
+  const ScoreChange<T> change_;
+  const Dropout dropout_;
+  const int first_, column_;  // the warp's first query; the lane's column of eight
+  float scores_[kTiles][kKeyTiles][4];
+  float out_[kTiles][kSize / 8][4] = {};
+  SoftmaxSums sums_[kTiles][2];
+};
+
+template <typename T, int kSize, bool kChanged>
+WORDKILN_KERNEL(ForwardShape<kSize>::kThreads)
+attention_forward_kernel(const ForwardParams p) {
+  using Shape = ForwardShape<kSize>;
+  const int head = device::block_index() % p.scores.heads;
+  const Tile tile(p.scores, p.scores.query_offsets, p.scores.queries, device::block_index() / p.scores.heads,
+                  Shape::kQueries);
+  const Row row(p.scores, tile.row);
+  if (tile.first >= row.queries) return;
+  auto& s = device::shared<ForwardShared<T, kSize>>();
+  const int batch = batch_of(p.scores, row), size = p.scores.head_size;
+  const int kv_head = head / (p.scores.heads / p.scores.kv_heads);
+  const auto q = head_of(static_cast<const T*>(p.q), p.q_strides, batch, head, row.first_query);
+  const auto k = head_of(static_cast<const T*>(p.k), p.k_strides, batch, kv_head, row.first_key);
+  const auto v = head_of(static_cast<const T*>(p.v), p.v_strides, batch, kv_head, row.first_key);
+  const int last = tile.first + Shape::kQueries < row.queries ? tile.first + Shape::kQueries : row.queries;
+  const Range keys = row.visible({tile.first, last}, Shape::kKeys);
+
+  ForwardWarp<T, kSize, kChanged> warp(p, row, head, tile.first);
+  s.q.template load<Shape::kThreads>(q, tile.first, row.queries, size);
+  if (keys.begin < keys.end) s.k.template load<Shape::kThreads>(k, keys.begin, keys.end, size);
+  device::cp_async_commit();
+  for (int key = keys.begin; key < keys.end; key += Shape::kKeys) {
+    device::cp_async_wait<0>();
+    device::sync_block();  // the keys are there, and no warp reads the values of the round before
+    s.v.template load<Shape::kThreads>(v, key, keys.end, size);
+    device::cp_async_commit();
+    warp.score(s);
+    device::cp_async_wait<0>();
+    device::sync_block();  // the values are there, and no warp reads the keys
+    if (key + Shape::kKeys < keys.end) s.k.template load<Shape::kThreads>(k, key + Shape::kKeys, keys.end, size);
+    device::cp_async_commit();
+    warp.weigh(key);
+    warp.add_values(s);
+  }
+  device::cp_async_wait<0>();
+  device::sync_block();  // without keys, other warps' copies of q were still on their way to where the output goes
+  warp.finish(s, head);
+}
+
+template <typename T, int kSize, bool kChanged>
+void launch_forward(const ForwardParams& p, Stream stream) {
+  using Shape = ForwardShape<kSize>;
+  const int64_t blocks =
+      tile_slots(p.scores, p.scores.query_offsets != nullptr, p.scores.queries, Shape::kQueries) * p.scores.heads;
+  device::launch(attention_forward_kernel<T, kSize, kChanged>, static_cast<int>(blocks), Shape::kThreads,
+                 sizeof(ForwardShared<T, kSize>), stream, device::Launch::kIndependent, p);
+}
+
+template <typename T, int kSize>
+void launch_forward(const ForwardParams& p, Stream stream) {
+  if (is_changed(p.scores)) return launch_forward<T, kSize, true>(p, stream);
+  launch_forward<T, kSize, false>(p, stream);
+}
+
+// The smallest size of a head that there is a kernel for.
+template <typename T>
+void launch_forward(const ForwardParams& p, Stream stream) {
+  if (p.scores.head_size <= 32) return launch_forward<T, 32>(p, stream);
+  if (p.scores.head_size <= 64) return launch_forward<T, 64>(p, stream);
+  if (p.scores.head_size <= 128) return launch_forward<T, 128>(p, stream);
+  launch_forward<T, 256>(p, stream);
+}
+
+}  // namespace wordkiln::cuda

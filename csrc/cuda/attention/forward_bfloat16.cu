@@ -1,0 +1,8 @@
+#include "cuda/attention/forward.h"
+#include "cuda/attention/kernels.h"
+
+namespace wordkiln::cuda {
+
+void attention_forward_bfloat16(const ForwardParams& p, Stream stream) { launch_forward<device::Bfloat16>(p, stream); }
+
+}  // namespace wordkiln::cuda

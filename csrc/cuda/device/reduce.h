@@ -1,0 +1,14 @@
+// Sums over lanes, from the vocabulary's shuffles. The order is fixed: the same bits every time, in every lane.
+#pragma once
+
+#include "cuda/device/device.h"
+
+namespace wordkiln::device {
+
+WORDKILN_DEVICE float warp_sum(float x) {
+  WORDKILN_UNROLL
+  for (int mask = 16; mask > 0; mask /= 2) x += shfl_xor(x, mask);
+  return x;
+}
+
+}  // namespace wordkiln::device
