@@ -45,4 +45,6 @@ PYBIND11_MODULE(_simt, m) {
   m.def("take_counters", &take_counters, "What was counted since the last call.");
   wordkiln::bindings::register_cuda_runtime(m);
   wordkiln::bindings::register_cuda_attention(m);
+  wordkiln::bindings::register_cuda_cross_entropy(m);
+  wordkiln::bindings::register_cuda_recurrent(m);
 }
