@@ -37,12 +37,12 @@ def draw(shape, dtype, options):
     hidden, weight, bias = (torch.randn(s, generator=generator, dtype=torch.float64).to(dtype) for s in sizes)
     targets = torch.randint(words, (rows,), generator=generator)
     if options.get("ignore"):
-        targets[::3] = -100
+        targets[1::3] = -100
     return hidden, weight * 3 / math.sqrt(width), bias if options.get("bias") else None, targets
 
 
 def loss_and_gradients(module, hidden, weight, bias, targets, dtype, options):
-    leaves = [None if x is None else x.to(dtype).requires_grad_() for x in (hidden, weight, bias)]
+    leaves = [None if x is None else x.detach().to(dtype).requires_grad_() for x in (hidden, weight, bias)]
     options = {name: value for name, value in options.items() if name not in ("bias", "ignore")}
     loss = module.linear_cross_entropy(*leaves[:2], targets, leaves[2], **options)
     grads = torch.autograd.grad(2 * loss, [x for x in leaves if x is not None])

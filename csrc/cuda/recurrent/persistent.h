@@ -242,7 +242,6 @@ bool launch_persistent(const Pass& pass, const Exchange<Pass>& exchange, Stream 
 template <typename Pass>
 bool launch_persistent(const Pass& pass, const Exchange<Pass>& exchange, Stream stream) {
   const int depth = (pass.shape.pitch + 63) / 64;
-  if (depth <= 2) return launch_persistent<Pass, 2>(pass, exchange, stream);
   if (depth <= 4) return launch_persistent<Pass, 4>(pass, exchange, stream);
   if (depth <= 8) return launch_persistent<Pass, 8>(pass, exchange, stream);
   if (depth <= 16) return launch_persistent<Pass, 16>(pass, exchange, stream);

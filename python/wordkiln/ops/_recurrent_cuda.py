@@ -1,4 +1,4 @@
-"""The recurrent op's kernels on a GPU, for LSTM and GRU. The products over all time steps are torch's, as on the CPU."""
+"""The recurrent op's kernels on a GPU, for LSTM and GRU. Products over all time steps are torch's, as on the CPU."""
 
 from __future__ import annotations
 
