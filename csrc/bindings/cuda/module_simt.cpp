@@ -6,6 +6,7 @@
 
 #include "bindings/cuda/register.h"
 #include "simt/executor.h"
+#include "simt/faults.h"
 
 namespace py = pybind11;
 
@@ -43,6 +44,7 @@ PYBIND11_MODULE(_simt, m) {
         py::arg("resident_blocks") = 64,
         "order: 'in turn', 'shuffled' or 'warp ahead'; copies: when cp.async lands, 'late', 'early' or 'random'.");
   m.def("take_counters", &take_counters, "What was counted since the last call.");
+  m.def("run_fault", &run_fault, py::arg("name"), "Runs a kernel with one fault, which is raised.");
   wordkiln::bindings::register_cuda_runtime(m);
   wordkiln::bindings::register_cuda_attention(m);
   wordkiln::bindings::register_cuda_cross_entropy(m);
