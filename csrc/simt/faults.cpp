@@ -5,7 +5,7 @@
 #include "cuda/device/device.h"
 #include "cuda/device/launch.h"
 
-namespace wordkiln::simt {
+namespace wordkiln {
 namespace {
 
 using namespace device;
@@ -83,10 +83,10 @@ const std::map<std::string, void (*)(Arguments)> kFaults = {
 
 }  // namespace
 
-void run_fault(const std::string& name) {
+void simt::run_fault(const std::string& name) {
   alignas(16) const unsigned char global[64] = {};
   unsigned counter = 0;
   launch(kFaults.at(name), 2, kThreads, sizeof(Shared), nullptr, Launch::kCooperative, Arguments{global, &counter});
 }
 
-}  // namespace wordkiln::simt
+}  // namespace wordkiln
