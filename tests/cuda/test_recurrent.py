@@ -56,24 +56,33 @@ def run(module, kind, inputs, lengths):
     return (out, *last) if kind == "lstm" else (out, last)
 
 
-def all_of(module, kind, inputs, dtype, lengths=None):
+def all_of(module, kind, inputs, dtype, lengths=None, device="cpu"):
     """The results and the gradients of all inputs."""
-    leaves = [x.detach().to(dtype).requires_grad_() for x in inputs]
-    results = run(module, kind, leaves, lengths)
+    leaves = [x.detach().to(device, dtype).requires_grad_() for x in inputs]
+    results = run(module, kind, leaves, None if lengths is None else lengths.to(device))
     generator = torch.Generator().manual_seed(1)
-    weights = [torch.randn(x.shape, generator=generator).to(x.dtype) for x in results]
-    return [*(x.detach() for x in results), *torch.autograd.grad(results, leaves, weights)]
+    weights = [torch.randn(x.shape, generator=generator).to(x) for x in results]
+    return [x.detach().cpu() for x in (*results, *torch.autograd.grad(results, leaves, weights))]
 
 
-def assert_matches(kind, shape, dtype, lengths):
+def assert_matches(kind, shape, dtype, lengths, device="cpu"):
     # Drawn in the type itself, so that float64 sees the same numbers.
     inputs = [x.to(dtype) for x in draw(kind, shape)]
-    got = all_of(ops, kind, inputs, dtype, lengths)
+    got = all_of(ops, kind, inputs, dtype, lengths, device)
     plain = all_of(ops.reference, kind, inputs, dtype, lengths)
     exact = all_of(ops.reference, kind, inputs, torch.float64, lengths)
     for ours, theirs, want in zip(got, plain, exact, strict=True):
         assert ours.dtype == dtype
         assert_near(ours, theirs, want)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@every_kind
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("shape", [*SHAPES, (9, 70, 30, 500), (5, 4, 8, 1032), (5, 20, 8, 1600)], ids=str)
+def test_on_a_gpu(kind, shape, dtype):
+    assert_matches(kind, shape, dtype, lengths_of(shape), "cuda")
 
 
 @every_kind
