@@ -47,4 +47,6 @@ PYBIND11_MODULE(_simt, m) {
   m.def("run_fault", &run_fault, py::arg("name"), "Runs a kernel with one fault, which is raised.");
   wordkiln::bindings::register_cuda_runtime(m);
   wordkiln::bindings::register_cuda_attention(m);
+  wordkiln::bindings::register_cuda_cross_entropy(m);
+  wordkiln::bindings::register_cuda_recurrent(m);
 }

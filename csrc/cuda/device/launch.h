@@ -64,11 +64,14 @@ inline int processors() {
   return count;
 }
 
-// The most blocks of a cooperative launch on the current device.
+// The most blocks of a cooperative launch on the current device; 0 where one needs more shared memory than it has.
 template <typename... Parameters>
 int resident_blocks(void (*kernel)(Parameters...), int threads, size_t shared_bytes) {
+  int device = 0, most_bytes = 0, blocks = 0;
+  check(cudaGetDevice(&device), "current device");
+  check(cudaDeviceGetAttribute(&most_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device), "shared memory");
+  if (shared_bytes > static_cast<size_t>(most_bytes)) return 0;
   allow_shared(kernel, shared_bytes);
-  int blocks = 0;
   check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, threads, shared_bytes), "occupancy");
   return processors() * blocks;
 }

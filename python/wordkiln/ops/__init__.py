@@ -4,7 +4,9 @@ Sizes in the docstrings: B batch rows, T time steps, S queries, K keys, H heads 
 (recurrences), D head size, V vocabulary.
 """
 
-from wordkiln.ops import _attention_cuda as _attention_cuda  # registers its kernels
+from wordkiln.ops import _attention_cuda as _attention_cuda  # these register their kernels
+from wordkiln.ops import _cross_entropy_cuda as _cross_entropy_cuda
+from wordkiln.ops import _recurrent_cuda as _recurrent_cuda
 from wordkiln.ops import reference
 from wordkiln.ops._activation import gelu, swiglu
 from wordkiln.ops._attention import attention, attention_varlen

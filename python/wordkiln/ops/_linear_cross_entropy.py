@@ -30,13 +30,14 @@ def linear_cross_entropy(
     """Cross-entropy of `softmax(hidden @ weight.T + bias)` against `targets`, in chunks of tokens.
 
     Float32 and float64 on the CPU take one fused kernel, which holds 192 rows of logits and skips ignored tokens
-    entirely, bfloat16 another where there is a tile unit (AMX); other dtypes and devices take chunks of 512 in plain
-    torch. Differentiable once.
+    entirely, bfloat16 another where there is a tile unit (AMX); a GPU, where built with CUDA, takes torch's products
+    and one kernel between them for float32, bfloat16 and float16 (docs/cuda.md: not yet run on one); other dtypes and
+    devices take chunks of 512 in plain torch. Differentiable once.
 
     Args:
         hidden: [..., E].
         weight: [V, E].
-        targets: int64 [...], 0 to V - 1, or `ignore_index`.
+        targets: int64 [...], 0 to V - 1, or `ignore_index`. On a GPU others are not refused: the loss is NaN.
         bias: [V], or None.
         ignore_index: targets of this value do not count. Default -100.
         label_smoothing: share of the target's probability spread over all V (Szegedy et al. 2016, section 7), 0 to 1.
@@ -54,7 +55,7 @@ def linear_cross_entropy(
     """
     _check(hidden, weight, targets, bias, label_smoothing, z_loss, reduction)
     needs = [torch.is_grad_enabled() and x is not None and x.requires_grad for x in (hidden, weight, bias)]
-    loss: Tensor = _linear_cross_entropy(
+    loss: Tensor = linear_cross_entropy_kernel(
         hidden, weight, targets, bias, ignore_index, label_smoothing, z_loss, reduction == "mean", needs
     )[0]
     return loss
@@ -97,7 +98,7 @@ def _check(
     " float z_loss, bool mean, bool[] needs) -> (Tensor, Tensor, Tensor, Tensor)",
     device_types=None,
 )
-def _linear_cross_entropy(
+def linear_cross_entropy_kernel(
     hidden: Tensor,
     weight: Tensor,
     targets: Tensor,
@@ -132,7 +133,7 @@ def _linear_cross_entropy(
     return hidden.new_tensor(loss, dtype=torch.promote_types(hidden.dtype, torch.float32)), *grads
 
 
-@_linear_cross_entropy.register_fake
+@linear_cross_entropy_kernel.register_fake
 def _linear_cross_entropy_fake(
     hidden: Tensor,
     weight: Tensor,
@@ -193,4 +194,4 @@ def _differentiate(ctx: Any, grad_loss: Tensor | None, *_: None) -> tuple[Tensor
     return hidden, weight, None, bias, None, None, None, None, None
 
 
-_linear_cross_entropy.register_autograd(_differentiate, setup_context=_save)
+linear_cross_entropy_kernel.register_autograd(_differentiate, setup_context=_save)

@@ -6,6 +6,7 @@ with it, the more the more arguments the op has.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -63,6 +64,12 @@ def op(name: str, *, schema: str | None = None, device_types: str | None = "cpu"
         device_types: what it runs on.
     """
     return lambda forward: Op(name, forward, schema, device_types)
+
+
+def no_autocast(x: Tensor) -> AbstractContextManager[Any]:
+    """Within it torch's products on the device of `x` keep the dtype they are given."""
+    device = x.device.type
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
 def _is_watched() -> bool:

@@ -23,7 +23,9 @@ def lstm(
     """One LSTM layer in one direction, gates in torch's order (input, forget, cell, output).
 
     The kernel takes float32 and float64 on the CPU, and bfloat16 with the recurrence, its state inside and its weights
-    widened to float32; other dtypes and devices run on `ops.reference.lstm`, with one warning.
+    widened to float32; on a GPU, where built with CUDA, float32, bfloat16 and float16, the state inside float32
+    (docs/cuda.md: not yet run on one, and when cuDNN is the better choice). Other dtypes and devices run on
+    `ops.reference.lstm`, with one warning.
 
     Args:
         x: [T, B, I].
@@ -33,7 +35,7 @@ def lstm(
         bias_hh: [4H], or None.
         state: the first h and c, each [B, H]. Default zeros.
         lengths: int64 [B], how many steps of each row there are (0 to T). Behind them x is not looked at, the outputs
-            are 0 and the state stays. Default T.
+            are 0 and the state stays. Those on a GPU are clamped to 0 to T, not checked. Default T.
 
     Returns:
         The outputs [T, B, H], and the last (h, c), each [B, H].
@@ -43,7 +45,7 @@ def lstm(
     """
     check_layer(x, weight_ih, weight_hh, bias_ih, bias_hh, state, gates=4)
     lengths = _checked_lengths(x, lengths)
-    lacks = kernel_lacks(x, bfloat16=True)
+    lacks = kernel_lacks(x, bfloat16=True, cuda=True)
     if lacks is not None:
         warn_once("lstm", lacks)
         return reference.lstm(x, weight_ih, weight_hh, bias_ih, bias_hh, state, lengths)
@@ -84,7 +86,7 @@ def gru(
     """
     check_layer(x, weight_ih, weight_hh, bias_ih, bias_hh, state, gates=3)
     lengths = _checked_lengths(x, lengths)
-    lacks = kernel_lacks(x, bfloat16=True)
+    lacks = kernel_lacks(x, bfloat16=True, cuda=True)
     if lacks is not None:
         warn_once("gru", lacks)
         return reference.gru(x, weight_ih, weight_hh, bias_ih, bias_hh, state, lengths)
@@ -110,7 +112,7 @@ def rnn(
 ) -> tuple[Tensor, Tensor]:
     """One layer of the plain recurrence `h = tanh(W_ih x + b_ih + W_hh h + b_hh)` in one direction.
 
-    Dtypes and devices as `lstm`.
+    Dtypes as `lstm`, on the CPU; there is no kernel for GPUs.
 
     Args:
         x: [T, B, I].
@@ -154,7 +156,7 @@ def _run(
 ) -> tuple[Tensor, Tensor, Tensor]:
     if lengths is not None:
         # A gradient of 0 times padding that is NaN would be NaN in the weights' gradients.
-        x = x.masked_fill((torch.arange(x.shape[0])[:, None] >= lengths)[..., None], 0.0)
+        x = x.masked_fill((torch.arange(x.shape[0], device=x.device)[:, None] >= lengths)[..., None], 0.0)
     inputs = (x, weight_ih, weight_hh, bias, bias_new, h0, c0)
     keep = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in inputs)
     out, h, c, *_ = recurrent(kind, *inputs, lengths, keep)

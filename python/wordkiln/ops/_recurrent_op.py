@@ -6,7 +6,6 @@ products over all time steps, by torch.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from torch.nn import functional as F
 
 from wordkiln import _kernels
 from wordkiln.ops._checks import dtype_name
-from wordkiln.ops._op import op
+from wordkiln.ops._op import no_autocast, op
 
 GATES = {"lstm": 4, "gru": 3, "tanh": 1, "relu": 1}
 
@@ -56,7 +55,7 @@ def recurrent(
         the kind or `keep` does not ask for is empty.
     """
     dtype = x.dtype
-    with _no_autocast():
+    with no_autocast(x):
         gates = _widened(F.linear(x.contiguous(), weight_ih, bias))
     x, weight_hh, bias_new, h0, c0 = (_widened(part) for part in (x[:0], weight_hh, bias_new, h0, c0))
     steps, batch, hidden = gates.shape[0], gates.shape[1], weight_hh.shape[1]
@@ -88,10 +87,6 @@ def recurrent(
     return out.to(dtype), h.to(dtype), c.to(dtype), cells if keep else x.new_empty(0), gates, hidden_new
 
 
-def _no_autocast() -> AbstractContextManager[Any]:
-    return torch.autocast("cpu", enabled=False) if torch.is_autocast_enabled("cpu") else nullcontext()
-
-
 def _widened(x: Any) -> Any:
     """Contiguous, and float32 where it is bfloat16: the recurrence computes in float32.
 
@@ -101,7 +96,7 @@ def _widened(x: Any) -> Any:
 
 
 def _computed(dtype: torch.dtype) -> torch.dtype:
-    return torch.float32 if dtype == torch.bfloat16 else dtype
+    return dtype if dtype == torch.float64 else torch.float32
 
 
 def _first_cells(kind: str, x: Tensor, c0: Tensor | None, hidden: int) -> Tensor:
@@ -139,14 +134,15 @@ def _recurrent_fake(
     steps, batch, hidden = x.shape[0], x.shape[1], weight_hh.shape[1]
     state, states, none = (batch, hidden), (steps, batch, hidden), (0,)
     kept = x.new_empty(0, dtype=_computed(x.dtype))
+    gates = x if x.device.type == "cuda" else kept  # a GPU keeps but the cells as narrow as torch does
     is_lstm, is_plain = kind == "lstm", kind in ("tanh", "relu")
     return (
         x.new_empty(states),
         x.new_empty(state),
         x.new_empty(state if is_lstm else none),
         kept.new_empty(states if is_lstm and keep else none),
-        kept.new_empty(none if is_plain or not keep else (steps, batch, GATES[kind] * hidden)),
-        kept.new_empty((steps if keep else 0, batch, hidden) if kind == "gru" else none),
+        gates.new_empty(none if is_plain or not keep else (steps, batch, GATES[kind] * hidden)),
+        gates.new_empty((steps if keep else 0, batch, hidden) if kind == "gru" else none),
     )
 
 
@@ -203,13 +199,13 @@ def recurrent_backward(
         grad_c0.data_ptr(),
         (steps, batch, hidden),
     )
-    with _no_autocast():
+    with no_autocast(x):
         grad_gates, grad_hidden_new = grad_gates.to(x.dtype), grad_hidden_new.to(x.dtype)
-        grads = _products(x, weight_ih, weight_hh, h0, out, grad_gates, grad_hidden_new, needs)
+        grads = products(x, weight_ih, weight_hh, h0, out, grad_gates, grad_hidden_new, needs)
     return *grads, grad_h0.to(x.dtype), grad_c0.to(x.dtype)
 
 
-def _products(
+def products(
     x: Tensor,
     weight_ih: Tensor,
     weight_hh: Tensor,
