@@ -1,5 +1,7 @@
 #include "simt/executor.h"
 
+#include <dlfcn.h>
+
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
@@ -292,6 +294,20 @@ void start_block(Block& block, int index, std::byte* shared, int slot) {
 Schedule& schedule() { return machine.schedule; }
 
 Counters& counters() { return machine.counters; }
+
+std::function<void(const Request&)>& elsewhere() {
+  static std::function<void(const Request&)> runner;
+  return runner;
+}
+
+bool runs_elsewhere() { return elsewhere() != nullptr; }
+
+void run_elsewhere(const void* kernel, int blocks, int threads, std::size_t shared_bytes, bool cooperative,
+                   std::string parameters) {
+  Dl_info symbol;
+  if (dladdr(kernel, &symbol) == 0 || symbol.dli_saddr != kernel) throw Error("launch: the kernel's symbol is hidden");
+  elsewhere()({symbol.dli_sname, blocks, threads, shared_bytes, cooperative, std::move(parameters)});
+}
 
 int thread_index() { return machine.self->index; }
 

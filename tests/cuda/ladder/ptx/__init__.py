@@ -1,0 +1,7 @@
+"""Runs the PTX that nvcc emitted, on numpy: what the built module really holds, without a GPU."""
+
+from ladder.ptx.machine import Machine
+from ladder.ptx.memory import Fault
+from ladder.ptx.parse import Kernel, parse
+
+__all__ = ["Fault", "Kernel", "Machine", "parse"]
