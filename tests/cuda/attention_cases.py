@@ -51,12 +51,23 @@ def arguments_for(shape, change, dtype):
     return change | {"seed": torch.tensor([2**40 + 123, 5])}
 
 
+NAMES = ("key_lengths", "bias", "slopes", "seed", "query_offsets", "key_offsets")
+
+
+def in_order(arguments, head_size):
+    a = {"causal": True, "window": 0, "scale": head_size**-0.5, "soft_cap": 0.0, "dropout": 0.0} | arguments
+    return [*map(a.get, NAMES), a["causal"], a["window"], a["scale"], a["soft_cap"], a["dropout"]]
+
+
 def run(simt, monkeypatch, q, k, v, arguments):
     monkeypatch.setattr(_cuda, "_module", simt)
-    names = ("key_lengths", "bias", "slopes", "seed", "query_offsets", "key_offsets")
-    a = {"causal": True, "window": 0, "scale": q.shape[-1] ** -0.5, "soft_cap": 0.0, "dropout": 0.0} | arguments
-    options = (a["causal"], a["window"], a["scale"], a["soft_cap"], a["dropout"])
-    return _attention_cuda.forward(q, k, v, *(a.get(name) for name in names), *options)
+    return _attention_cuda.forward(q, k, v, *in_order(arguments, q.shape[-1]))
+
+
+def run_backward(simt, monkeypatch, q, k, v, out, lse, grad_out, grad_lse, arguments):
+    monkeypatch.setattr(_cuda, "_module", simt)
+    first, *rest = in_order(arguments, q.shape[-1])
+    return _attention_cuda.backward(q, k, v, out, lse, grad_out, grad_lse, False, first, *rest)[:3]
 
 
 def widened(arguments):

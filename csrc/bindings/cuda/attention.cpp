@@ -83,6 +83,44 @@ void forward(const std::string& dtype, uintptr_t q, uintptr_t k, uintptr_t v, ui
   cuda::attention_forward(type, arguments, workspace, reinterpret_cast<void*>(stream));
 }
 
+void backward(const std::string& dtype, uintptr_t q, uintptr_t k, uintptr_t v, uintptr_t out, uintptr_t lse,
+              uintptr_t grad_out, uintptr_t grad_q, uintptr_t grad_k, uintptr_t grad_v, uintptr_t key_lengths,
+              const Sizes& sizes, const Strides& q_strides, const Strides& k_strides, const Strides& v_strides,
+              const Strides& out_strides, const Strides& grad_out_strides, bool causal, double scale, int64_t window,
+              double soft_cap, uintptr_t bias, const BiasStrides& bias_strides, uintptr_t slopes, double dropout,
+              uint64_t seed, uint32_t offset, uintptr_t query_offsets, uintptr_t key_offsets, uintptr_t grad_lse,
+              const Allocate& allocate, uintptr_t stream) {
+  const cuda::DType type = parse_cuda_dtype(dtype);
+  const AttentionSizes s = checked(sizes, type);
+  const More more = {window, soft_cap, bias, bias_strides, slopes, dropout, seed, offset, query_offsets, key_offsets};
+  const int64_t rows = elements(s, query_offsets != 0, s.heads, s.queries);
+  const int64_t keys = elements(s, key_offsets != 0, s.kv_heads, s.keys);
+  const AttentionBackward arguments = {
+      .q = checked("q", q, rows, type),
+      .k = checked("k", k, keys, type),
+      .v = checked("v", v, keys, type),
+      .out = checked("out", out, rows, type),
+      .lse = to_pointer("lse", lse, rows),
+      .grad_out = checked("grad_out", grad_out, rows, type),
+      .grad_lse = to_pointer("grad_lse", grad_lse, 0),
+      .grad_q = checked("grad_q", grad_q, rows, type),
+      .grad_k = checked("grad_k", grad_k, keys, type),
+      .grad_v = checked("grad_v", grad_v, keys, type),
+      .grad_bias = nullptr,
+      .grad_bias_strides = {0, 0, 0, 0},
+      .sizes = s,
+      .q_strides = checked("q", q_strides, type),
+      .k_strides = checked("k", k_strides, type),
+      .v_strides = checked("v", v_strides, type),
+      .out_strides = checked("out", out_strides, type),
+      .grad_out_strides = checked("grad_out", grad_out_strides, type),
+      .scores = to_scores(key_lengths, causal, scale, more),
+  };
+  void* workspace = allocated(allocate, cuda::attention_backward_workspace(type, arguments));
+  const py::gil_scoped_release release;
+  cuda::attention_backward(type, arguments, workspace, reinterpret_cast<void*>(stream));
+}
+
 }  // namespace
 
 void register_cuda_attention(py::module_& m) {
@@ -94,6 +132,13 @@ void register_cuda_attention(py::module_& m) {
         py::arg("dropout") = 0.0, py::arg("seed") = 0, py::arg("offset") = 0, py::arg("query_offsets") = 0,
         py::arg("key_offsets") = 0, py::arg("page_table") = 0, py::arg("pages") = 0, py::arg("page_size") = 0,
         py::arg("page_count") = 0, py::kw_only(), py::arg("allocate"), py::arg("stream"));
+  m.def("attention_backward", &backward, py::arg("dtype"), py::arg("q"), py::arg("k"), py::arg("v"), py::arg("out"),
+        py::arg("lse"), py::arg("grad_out"), py::arg("grad_q"), py::arg("grad_k"), py::arg("grad_v"),
+        py::arg("key_lengths"), py::arg("sizes"), py::arg("q_strides"), py::arg("k_strides"), py::arg("v_strides"),
+        py::arg("out_strides"), py::arg("grad_out_strides"), py::arg("causal"), py::arg("scale"), py::arg("window") = 0,
+        py::arg("soft_cap") = 0.0, py::arg("bias") = 0, py::arg("bias_strides") = none, py::arg("slopes") = 0,
+        py::arg("dropout") = 0.0, py::arg("seed") = 0, py::arg("offset") = 0, py::arg("query_offsets") = 0,
+        py::arg("key_offsets") = 0, py::arg("grad_lse") = 0, py::kw_only(), py::arg("allocate"), py::arg("stream"));
 }
 
 }  // namespace wordkiln::bindings

@@ -30,7 +30,7 @@ int splits_of(const AttentionForward& a) {
 
 ForwardParams forward_params(DType dtype, const AttentionForward& a, void* workspace) {
   return {
-      .scores = to_params(a.sizes, a.scores),
+      .scores = score_params(a.sizes, a.scores),
       .q = a.q,
       .k = a.k,
       .v = a.v,
@@ -66,6 +66,42 @@ void attention_forward(DType dtype, const AttentionForward& a, void* workspace, 
       return decoding ? attention_decode_bfloat16(p, stream) : attention_forward_bfloat16(p, stream);
     case DType::kFloat16:
       return decoding ? attention_decode_float16(p, stream) : attention_forward_float16(p, stream);
+  }
+}
+
+int64_t attention_backward_workspace(DType, const AttentionBackward& a) {
+  const int64_t batch = a.scores.query_offsets == nullptr ? a.sizes.batch : 1;
+  return int64_t{4} * batch * a.sizes.heads * a.sizes.queries;
+}
+
+void attention_backward(DType dtype, const AttentionBackward& a, void* workspace, Stream stream) {
+  if (a.sizes.batch * a.sizes.heads * (a.sizes.queries + a.sizes.keys) == 0) return;
+  const BackwardParams p = {
+      .scores = score_params(a.sizes, a.scores),
+      .q = a.q,
+      .k = a.k,
+      .v = a.v,
+      .out = a.out,
+      .lse = static_cast<const float*>(a.lse),
+      .grad_out = a.grad_out,
+      .grad_lse = static_cast<const float*>(a.grad_lse),
+      .grad_q = a.grad_q,
+      .grad_k = a.grad_k,
+      .grad_v = a.grad_v,
+      .q_strides = a.q_strides,
+      .k_strides = a.k_strides,
+      .v_strides = a.v_strides,
+      .out_strides = a.out_strides,
+      .grad_out_strides = a.grad_out_strides,
+      .deltas = static_cast<float*>(workspace),
+  };
+  switch (dtype) {
+    case DType::kFloat32:
+      return attention_backward_float32(p, stream);
+    case DType::kBfloat16:
+      return attention_backward_bfloat16(p, stream);
+    case DType::kFloat16:
+      return attention_backward_float16(p, stream);
   }
 }
 

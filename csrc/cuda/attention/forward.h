@@ -87,7 +87,7 @@ class ForwardWarp {
       }
     }
     const int tile = device::warp_index() * kTiles * 16;
-    const int batch = p_.scores.query_offsets == nullptr ? row_.index : 0;
+    const int batch = batch_of(p_.scores, row_);
     store_rows(s.q, tile, out_, factors,
                head_of(static_cast<T*>(p_.out), p_.out_strides, batch, head, row_.first_query), first_ - tile,
                row_.queries, p_.scores.head_size);
@@ -167,7 +167,7 @@ attention_forward_kernel(const ForwardParams p) {
   const Row row(p.scores, tile.row);
   if (tile.first >= row.queries) return;
   auto& s = device::shared<ForwardShared<T, kSize>>();
-  const int batch = p.scores.query_offsets == nullptr ? tile.row : 0, size = p.scores.head_size;
+  const int batch = batch_of(p.scores, row), size = p.scores.head_size;
   const int kv_head = head / (p.scores.heads / p.scores.kv_heads);
   const auto q = head_of(static_cast<const T*>(p.q), p.q_strides, batch, head, row.first_query);
   const auto k = head_of(static_cast<const T*>(p.k), p.k_strides, batch, kv_head, row.first_key);

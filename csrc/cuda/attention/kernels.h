@@ -11,5 +11,8 @@ void attention_forward_bfloat16(const ForwardParams& p, Stream stream);
 void attention_forward_float16(const ForwardParams& p, Stream stream);
 void attention_decode_bfloat16(const ForwardParams& p, Stream stream);
 void attention_decode_float16(const ForwardParams& p, Stream stream);
+void attention_backward_float32(const BackwardParams& p, Stream stream);
+void attention_backward_bfloat16(const BackwardParams& p, Stream stream);
+void attention_backward_float16(const BackwardParams& p, Stream stream);
 
 }  // namespace wordkiln::cuda

@@ -4,7 +4,7 @@
 
 namespace wordkiln::cuda {
 
-ScoreParams to_params(const AttentionSizes& sizes, const AttentionScores& scores) {
+ScoreParams score_params(const AttentionSizes& sizes, const AttentionScores& scores) {
   const bool capped = scores.soft_cap > 0;
   const double log2e = 1.44269504088896340736;
   return {

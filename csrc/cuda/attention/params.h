@@ -33,7 +33,7 @@ struct ScoreParams {
   uint32_t offset;
 };
 
-ScoreParams to_params(const AttentionSizes& sizes, const AttentionScores& scores);
+ScoreParams score_params(const AttentionSizes& sizes, const AttentionScores& scores);
 
 // Whether there is more between the products than a softmax of scores times a positive scale.
 bool is_changed(const ScoreParams& p);
@@ -49,6 +49,22 @@ struct ForwardParams {
   AttentionPages pages;
   float* parts;  // scratch of the decoding kernels
   int splits;    // of the keys, there
+};
+
+struct BackwardParams {
+  ScoreParams scores;
+  const void* q;
+  const void* k;
+  const void* v;
+  const void* out;
+  const float* lse;
+  const void* grad_out;
+  const float* grad_lse;  // or null
+  void* grad_q;           // contiguous, as the two below
+  void* grad_k;
+  void* grad_v;
+  AttentionStrides q_strides, k_strides, v_strides, out_strides, grad_out_strides;
+  float* deltas;  // as lse: of out and grad_out the product, less the gradient of lse
 };
 
 WORDKILN_DEVICE int clamp(int64_t x, int low, int high) {
@@ -148,6 +164,17 @@ WORDKILN_DEVICE Matrix<T> head_of(T* x, const AttentionStrides& strides, int bat
   return {x + batch * strides.batch + head * strides.head + first * strides.row, strides.row};
 }
 
+// Where a row's part of a contiguous [B, H, rows, D] starts; packed texts lie in one long row.
+WORDKILN_DEVICE AttentionStrides contiguous(const ScoreParams& p, int heads, int rows) {
+  const int64_t head = static_cast<int64_t>(rows) * p.head_size;
+  return {p.query_offsets == nullptr ? heads * head : 0, head, p.head_size};
+}
+
+// The batch's index in a tensor: packed texts have none.
+WORDKILN_DEVICE int batch_of(const ScoreParams& p, const Row& row) {
+  return p.query_offsets == nullptr ? row.index : 0;
+}
+
 // Keys or values of one head, in one piece or in pages.
 template <typename T>
 class KeyRows {
@@ -155,7 +182,7 @@ class KeyRows {
   WORDKILN_DEVICE KeyRows(const ScoreParams& p, const AttentionPages& pages, const void* x,
                           const AttentionStrides& strides, const Row& row, int kv_head)
       : pages_(pages), strides_(strides) {
-    const int batch = pages.table != nullptr || p.query_offsets != nullptr ? 0 : row.index;
+    const int batch = pages.table != nullptr ? 0 : batch_of(p, row);
     data_ = head_of(static_cast<const T*>(x), strides, batch, kv_head, row.first_key).data;
     table_ = pages.table == nullptr ? nullptr : pages.table + row.index * pages.pages;
   }
@@ -179,8 +206,7 @@ class KeyRows {
 
 // Where the log-sum-exp of query 0 of a head lies: [B, H, S], packed texts in one long row.
 WORDKILN_DEVICE int64_t lse_index(const ScoreParams& p, const Row& row, int head) {
-  const int batch = p.query_offsets == nullptr ? row.index : 0;
-  return (static_cast<int64_t>(batch) * p.heads + head) * p.queries + row.first_query;
+  return (static_cast<int64_t>(batch_of(p, row)) * p.heads + head) * p.queries + row.first_query;
 }
 
 }  // namespace wordkiln::cuda

@@ -2,55 +2,11 @@
 // Simple rather than fast; keys and values may lie in pages.
 #pragma once
 
+#include "cuda/attention/plain_rows.h"
 #include "cuda/attention/scores.h"
 #include "cuda/device/launch.h"
-#include "cuda/device/reduce.h"
 
 namespace wordkiln::cuda {
-
-struct PlainShape {
-  static constexpr int kWarps = 4, kThreads = 32 * kWarps;
-  static constexpr int kRows = 4;  // queries (or keys) that share what a warp reads
-};
-
-// Column c of a row is in lane c % 32, at c / 32; 0 beyond the row's end and where there is no row.
-template <int kColumns>
-WORDKILN_DEVICE void load_row(float (&to)[kColumns], const float* row, int size) {
-  WORDKILN_UNROLL
-  for (int c = 0; c < kColumns; ++c) {
-    const int column = c * 32 + device::lane();
-    to[c] = row != nullptr && column < size ? row[column] : 0.0f;
-  }
-}
-
-template <int kColumns>
-WORDKILN_DEVICE void store_row(float* row, const float (&from)[kColumns], float factor, int size) {
-  WORDKILN_UNROLL
-  for (int c = 0; c < kColumns; ++c) {
-    const int column = c * 32 + device::lane();
-    if (column < size) row[column] = factor * from[c];
-  }
-}
-
-template <int kColumns>
-WORDKILN_DEVICE float dot(const float (&a)[kColumns], const float (&b)[kColumns]) {
-  float sum = 0.0f;
-  WORDKILN_UNROLL
-  for (int c = 0; c < kColumns; ++c) sum += a[c] * b[c];
-  return device::warp_sum(sum);
-}
-
-template <int kColumns>
-WORDKILN_DEVICE void add_scaled(float (&to)[kColumns], float factor, const float (&from)[kColumns]) {
-  WORDKILN_UNROLL
-  for (int c = 0; c < kColumns; ++c) to[c] += factor * from[c];
-}
-
-// Bit (key / 16 % 4) of what Dropout::kept gives.
-WORDKILN_DEVICE float dropout_factor(const ScoreParams& p, const Dropout& dropout, int query, int key) {
-  if (p.drop_below == 0) return 1.0f;
-  return (dropout.kept(query, key) >> (key / 16 % 4) & 1) != 0 ? p.keep : 0.0f;
-}
 
 template <int kColumns>
 WORDKILN_KERNEL(PlainShape::kThreads)
@@ -63,7 +19,7 @@ attention_plain_kernel(const ForwardParams p) {
   const int first = tile.first + device::warp_index() * kRows;
   if (first >= row.queries) return;
   const int last = first + kRows < row.queries ? first + kRows : row.queries;
-  const int batch = s.query_offsets == nullptr ? tile.row : 0, kv_head = head / (s.heads / s.kv_heads);
+  const int batch = batch_of(s, row), kv_head = head / (s.heads / s.kv_heads);
   const auto q = head_of(static_cast<const float*>(p.q), p.q_strides, batch, head, row.first_query);
   const auto out = head_of(static_cast<float*>(p.out), p.out_strides, batch, head, row.first_query);
   const KeyRows<float> keys(s, p.pages, p.k, p.k_strides, row, kv_head);
@@ -98,7 +54,7 @@ attention_plain_kernel(const ForwardParams p) {
       total[i] = shrink * total[i] + weight;
       WORDKILN_UNROLL
       for (int c = 0; c < kColumns; ++c) sums[i][c] *= shrink;
-      add_scaled(sums[i], weight * dropout_factor(s, dropout, first + i, key), v);
+      add_scaled(sums[i], weight * dropout.factor(first + i, key), v);
     }
   }
   for (int i = 0; i < kRows && first + i < last; ++i) {

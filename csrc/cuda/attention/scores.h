@@ -59,9 +59,41 @@ class Dropout {
     return kept;
   }
 
+  // What one weight is multiplied with.
+  WORDKILN_DEVICE float factor(int query, int key) const {
+    if (p_.drop_below == 0) return 1.0f;
+    return (kept(query, key) >> (key / 16 % 4) & 1) != 0 ? p_.keep : 0.0f;
+  }
+
  private:
   const ScoreParams& p_;
   uint32_t head_;
+};
+
+// The weight that a query gives a key, and its gradient.
+template <typename T, bool kChanged>
+class WeightGradient {
+ public:
+  WORDKILN_DEVICE WeightGradient(const ScoreParams& p, const Row& row, int head)
+      : p_(p), change_(p, row, head), dropout_(p, row, head) {}
+
+  // In: the product of q and k, and that of grad_out and v. Out: the weight behind dropout, and the gradient of the
+  // first product over `scale`. lse is in base 2.
+  WORDKILN_DEVICE void apply(float& product, float& grad, float lse, float delta, int query, int key) const {
+    float derivative = 1.0f, factor = 1.0f, score = product * p_.to_log2;
+    if constexpr (kChanged) {
+      score = change_.apply(product, query, key, derivative);
+      factor = dropout_.factor(query, key);
+    }
+    const float weight = device::exp2_fast(score - lse);
+    product = factor * weight;
+    grad = derivative * weight * (factor * grad - delta);
+  }
+
+ private:
+  const ScoreParams& p_;
+  const ScoreChange<T> change_;
+  const Dropout dropout_;
 };
 
 // What a query has summed of its softmax so far; the four lanes that share a row hold a part of `total` each.

@@ -5,9 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from wordkiln.errors import ArgumentError
 from wordkiln.ops import _cuda
 from wordkiln.ops._attention_kernel import (
     address,
+    attention_backward_kernel,
     attention_kernel,
     bias_strides,
     contiguous_rows,
@@ -70,6 +72,71 @@ def forward(
     return _narrowed(out, head_size), lse
 
 
+def backward(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    grad_out: Tensor,
+    grad_lse: Tensor | None,
+    needs_bias: bool,
+    key_lengths: Tensor | None,
+    bias: Tensor | None,
+    slopes: Tensor | None,
+    seed: Tensor | None,
+    query_offsets: Tensor | None,
+    key_offsets: Tensor | None,
+    causal: bool,
+    window: int,
+    scale: float,
+    soft_cap: float,
+    dropout: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """As `attention_backward_kernel`, by the GPU's kernels; without a gradient of the bias."""
+    if needs_bias:
+        raise ArgumentError("bias: there is no kernel for its gradient on a GPU")  # ops.attention asks first
+    head_size = q.shape[-1]
+    q, k, v, out, grad_out = (_cuda.aligned(x) for x in (q, k, v, out, grad_out))
+    bias = None if bias is None else contiguous_rows(bias)
+    grad_lse = None if grad_lse is None else grad_lse.contiguous()
+    grads = tuple(x.new_empty(x.shape) for x in (q, k, v))
+    with _cuda.guard(q):
+        _cuda.kernels().attention_backward(
+            _cuda.dtype_name(q),
+            q.data_ptr(),
+            k.data_ptr(),
+            v.data_ptr(),
+            out.data_ptr(),
+            lse.data_ptr(),
+            grad_out.data_ptr(),
+            *(x.data_ptr() for x in grads),
+            address(key_lengths),
+            sizes_of(q, k, query_offsets),
+            strides_of(q, query_offsets),
+            strides_of(k, query_offsets),
+            strides_of(v, query_offsets),
+            strides_of(out, query_offsets),
+            strides_of(grad_out, query_offsets),
+            causal,
+            scale,
+            window,
+            soft_cap,
+            address(bias),
+            bias_strides(bias),
+            address(slopes),
+            dropout,
+            *seed_and_offset(seed),
+            address(query_offsets),
+            address(key_offsets),
+            address(grad_lse),
+            allocate=_cuda.Workspace(q),
+            stream=_cuda.stream(q),
+        )
+    grad_q, grad_k, grad_v = (_narrowed(x, head_size) for x in grads)
+    return grad_q, grad_k, grad_v, lse.new_empty(0)
+
+
 def paged(
     q: Tensor,
     key_pages: Tensor,
@@ -130,4 +197,5 @@ def _narrowed(x: Tensor, head_size: int) -> Tensor:
 
 
 attention_kernel.register_kernel("cuda", forward)
+attention_backward_kernel.register_kernel("cuda", backward)
 attention_paged_kernel.register_kernel("cuda", paged)

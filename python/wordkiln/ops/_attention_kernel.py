@@ -82,7 +82,7 @@ def _attention_fake(q: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
     schema="(Tensor q, Tensor k, Tensor v, Tensor out, Tensor lse, Tensor grad_out, Tensor? grad_lse,"
     f" bool needs_bias, {_INPUTS}) -> (Tensor, Tensor, Tensor, Tensor)",
 )
-def _attention_backward(
+def attention_backward_kernel(
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -103,6 +103,7 @@ def _attention_backward(
     soft_cap: float,
     dropout: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The gradients of q, k, v and, where it is needed, of the bias (else an empty tensor)."""
     q, k, v, out, grad_out = (contiguous_rows(x) for x in (q, k, v, out, grad_out))
     bias = None if bias is None else contiguous_rows(bias)
     grad_lse = None if grad_lse is None else grad_lse.contiguous()
@@ -145,7 +146,7 @@ def _attention_backward(
     return grad_q, grad_k, grad_v, grad_bias
 
 
-@_attention_backward.register_fake
+@attention_backward_kernel.register_fake
 def _attention_backward_fake(
     q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, grad_out: Tensor, grad_lse: Tensor | None,
     needs_bias: bool, key_lengths: Tensor | None, bias: Tensor | None, *_: Any,
@@ -164,7 +165,7 @@ def _differentiate(ctx: Any, grad_out: Tensor | None, grad_lse: Tensor | None) -
     q, k, v, key_lengths, bias, *rest, out, lse = ctx.saved_tensors
     grad_out = torch.zeros_like(out) if grad_out is None else grad_out
     needs_bias = bias is not None and ctx.needs_input_grad[4]
-    *grads, grad_bias = _attention_backward(
+    *grads, grad_bias = attention_backward_kernel(
         q, k, v, out, lse, grad_out, grad_lse, needs_bias, key_lengths, bias, *rest, *ctx.options
     )
     return *grads, None, grad_bias.to(bias.dtype) if needs_bias else None, *(None,) * 9
