@@ -2,6 +2,6 @@
 
 from ladder.ptx.machine import Machine
 from ladder.ptx.memory import Fault
-from ladder.ptx.parse import Kernel, parse
+from ladder.ptx.parse import Kernel, UnknownPtxError, entries, parse
 
-__all__ = ["Fault", "Kernel", "Machine", "parse"]
+__all__ = ["Fault", "Kernel", "Machine", "UnknownPtxError", "entries", "parse"]

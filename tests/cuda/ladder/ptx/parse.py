@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 BITS = {"pred": 1} | {f"{kind}{bits}": bits for kind in "bus" for bits in (8, 16, 32, 64)} | {"f16": 16, "f32": 32, "f64": 64}
 
-_PIECE = re.compile(r"\s*(?:(?P<label>[\w$]+):|(?P<open>\{)|(?P<close>\})|(?P<text>[^;{}]*(?:\{[^{}]*\}[^;{}]*)*);)")
+_PIECE = re.compile(r"(?:\s|//[^\n]*)*(?:(?P<label>[\w$]+):|(?P<open>\{)|(?P<close>\})|(?P<text>[^;{}]*(?:\{[^{}]*\}[^;{}]*)*);)")
 _ENTRY = re.compile(r"\.entry\s+([\w$]+)\s*\((.*?)\)[^{;]*(?=\{)", re.DOTALL)
 _VARIABLE = re.compile(r"\.(\w+)\s+(?:\.align\s+(\d+)\s+)?\.(\w+)\s+([\w$]+)(?:\[(\d*)\])?")
 _OPERAND = re.compile(r"\{[^}]*\}|\[[^\]]*\]|[^,\s][^,]*")
@@ -44,22 +44,23 @@ def aligned(offset: int, alignment: int) -> int:
     return -(-offset // alignment) * alignment
 
 
-def parse(text: str) -> dict[str, Kernel]:
-    """All kernels of one PTX file by their mangled names."""
-    text = re.sub(r"//[^\n]*|/\*.*?\*/", "", text, flags=re.DOTALL)
-    dynamic = re.findall(r"\.extern\s+\.shared\s+(?:\.align\s+\d+\s+)?\.\w+\s+([\w$]+)\[\]", text)
-    return {match[1]: _kernel(text, match, dynamic) for match in _ENTRY.finditer(text)}
+def entries(text: str) -> list[str]:
+    """The mangled names of a file's kernels."""
+    return [match[1] for match in _ENTRY.finditer(text)]
 
 
-def _kernel(text: str, head: re.Match[str], dynamic: list[str]) -> Kernel:
-    kernel = Kernel(head[1])
-    for _, alignment, kind, name, count in _VARIABLE.findall(head[2]):
+def parse(text: str, name: str) -> Kernel:
+    """One kernel of a file."""
+    head = next(match for match in _ENTRY.finditer(text) if match[1] == name)
+    kernel = Kernel(name)
+    for _, alignment, kind, parameter, count in _VARIABLE.findall(head[2]):
         size = BITS[kind] // 8
         offset = aligned(kernel.parameter_bytes, int(alignment or size))
-        kernel.parameters[name] = offset
+        kernel.parameters[parameter] = offset
         kernel.parameter_bytes = offset + size * int(count or 1)
     _Body(kernel).read(text, head.end())
     kernel.shared_bytes = aligned(kernel.shared_bytes, 128)
+    dynamic = re.findall(r"\.extern\s+\.shared\s+(?:\.align\s+\d+\s+)?\.\w+\s+([\w$]+)\[\]", text)
     kernel.shared |= dict.fromkeys(dynamic, kernel.shared_bytes)
     return kernel
 
