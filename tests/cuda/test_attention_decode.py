@@ -7,7 +7,13 @@ from attention_cases import CHANGES, assert_matches, assert_near, draw, run
 from wordkiln.ops import _attention_cuda, _cuda, reference
 
 # (B, H, Hkv, S, K, D): up to 16 rows of queries and grouped heads; splits cut and exceeded.
-SHAPES = [(1, 1, 1, 1, 1, 64), (2, 8, 2, 1, 300, 64), (1, 4, 1, 3, 130, 40), (1, 2, 2, 2, 200, 128), (1, 4, 2, 1, 90, 256)]
+SHAPES = [
+    (1, 1, 1, 1, 1, 64),
+    (2, 8, 2, 1, 300, 64),
+    (1, 4, 1, 3, 130, 40),
+    (1, 2, 2, 2, 200, 128),
+    (1, 4, 2, 1, 90, 256),
+]
 
 
 @pytest.mark.parametrize("change", [change for name, change in CHANGES.items() if "dropout" not in change], ids=str)

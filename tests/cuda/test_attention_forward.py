@@ -6,6 +6,7 @@ from attention_cases import CHANGES, SHAPES, assert_matches, assert_near, draw, 
 
 from wordkiln.ops import reference
 
+
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_matches_the_definition(simt, monkeypatch, shape, change):
@@ -53,9 +54,7 @@ def test_keys_beyond_the_length_are_never_read(simt, monkeypatch):
     q, k, v = draw((1, 2, 1, 5, 90, 32), torch.bfloat16)
     short = run(simt, monkeypatch, q, k[:, :, :70], v[:, :, :70], {})
     k[:, :, 70:], v[:, :, 70:] = torch.nan, torch.inf
-    for got, want in zip(
-        run(simt, monkeypatch, q, k, v, {"key_lengths": torch.tensor([70])}), short, strict=True
-    ):
+    for got, want in zip(run(simt, monkeypatch, q, k, v, {"key_lengths": torch.tensor([70])}), short, strict=True):
         assert torch.equal(got, want)
 
 

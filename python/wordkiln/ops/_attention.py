@@ -79,8 +79,9 @@ def attention(
     The kernel is tiled with an online softmax (Milakov and Gimelshein 2018, algorithm 3; Dao et al. 2022, algorithms
     1 and 4), never holds the [S, K] matrix and skips what no query sees. Few queries (S <= 4) read the keys where they
     lie, cut into chunks for the threads. It takes float32, float64 and bfloat16 (float32 inside) on the CPU, D up to
-    256, any strides whose last dimension is contiguous. Other dtypes, devices and sizes run on
-    `ops.reference.attention`, with one warning.
+    256, any strides whose last dimension is contiguous; on a GPU, where built with CUDA, float32, bfloat16 and float16
+    (docs/cuda.md: not yet run on one). Other dtypes, devices and sizes run on `ops.reference.attention`, with one
+    warning.
 
     Args:
         q: [B, H, S, D].
@@ -89,6 +90,7 @@ def attention(
         causal: query i sees only keys j <= p_i. Default True.
         window: query i sees only keys with |p_i - j| < window. The cost is that of the keys seen. Default None: all.
         key_lengths: integers [B], 0 to K: row b has only its first key_lengths[b] keys (and K above is this number).
+            Those on a GPU are clamped to 0 to K, not checked.
         bias: added to the scores, [1 or B, 1 or H, 1 or S, 1 or K] (or fewer dimensions, as torch broadcasts). It has
             a gradient.
         scale: default 1 / sqrt(D).
@@ -103,7 +105,7 @@ def attention(
 
     Returns:
         out [B, H, S, D], 0 where a query sees no key; with `return_lse` the pair of out and lse [B, H, S], float32
-        for bfloat16 inputs and else of their dtype, -inf where a query sees no key.
+        for 16-bit inputs and else of their dtype, -inf where a query sees no key.
 
     Raises:
         ArgumentError: shapes, dtypes, devices or ranges do not fit.
@@ -118,7 +120,9 @@ def attention(
     if bias is not None:
         bias = bias.view((1,) * (4 - bias.dim()) + bias.shape)
     seed = _seed(seed, dropout)
-    lacks = f"heads larger than {LARGEST_HEAD}" if q.shape[-1] > LARGEST_HEAD else kernel_lacks(q, bfloat16=True)
+    lacks = attention_lacks(q)
+    if lacks is None and q.is_cuda and bias is not None and bias.requires_grad and torch.is_grad_enabled():
+        lacks = "the gradient of a bias on a GPU"
     if lacks is not None:
         warn_once("attention", lacks)
         both = reference.attention(
@@ -127,7 +131,7 @@ def attention(
         )  # fmt: skip
     else:
         both = attention_kernel(
-            q, k, v, key_lengths, bias, for_kernel(slopes), seed, None, None,
+            q, k, v, key_lengths, bias, for_kernel(slopes, q), seed, None, None,
             causal, window or 0, scale, soft_cap or 0.0, dropout,
         )  # fmt: skip
     return both if return_lse else both[0]
@@ -222,7 +226,7 @@ def attention_varlen(
     scale = 1 / math.sqrt(q.shape[-1]) if scale is None else float(scale)
     seed = _seed(seed, dropout)
     offsets = [x.to(q.device, torch.int64).contiguous() for x in (cu_seqlens, offsets_k)]
-    lacks = f"heads larger than {LARGEST_HEAD}" if q.shape[-1] > LARGEST_HEAD else kernel_lacks(q, bfloat16=True)
+    lacks = attention_lacks(q)
     if lacks is not None:
         warn_once("attention_varlen", lacks)
         out, lse = reference.attention_varlen(
@@ -230,7 +234,7 @@ def attention_varlen(
         )
     else:
         out, lse = attention_kernel(
-            q, k, v, None, None, for_kernel(slopes), seed, offsets[0], offsets[1],
+            q, k, v, None, None, for_kernel(slopes, q), seed, offsets[0], offsets[1],
             causal, window or 0, scale, soft_cap or 0.0, dropout,
         )  # fmt: skip
     out = out.squeeze(0).transpose(0, 1)
@@ -255,9 +259,16 @@ def _fit(q: Tensor, k: Tensor, v: Tensor) -> bool:
     )
 
 
-def for_kernel(slopes: Tensor | None) -> Tensor | None:
+def attention_lacks(q: Tensor) -> str | None:
+    """Why there is no kernel for the heads, dtype and device of `q`, or None."""
+    if q.shape[-1] > LARGEST_HEAD:
+        return f"heads larger than {LARGEST_HEAD}"
+    return kernel_lacks(q, bfloat16=True, cuda=True)
+
+
+def for_kernel(slopes: Tensor | None, q: Tensor) -> Tensor | None:
     """ALiBi's slopes as the kernels read them."""
-    return None if slopes is None else slopes.to(torch.float64).contiguous()
+    return None if slopes is None else slopes.to(q.device, torch.float64).contiguous()
 
 
 def _seed(seed: Tensor | None, dropout: float) -> Tensor | None:
@@ -331,8 +342,8 @@ def check_integers(name: str, x: Tensor, shape: tuple[int | None, ...]) -> None:
 def check_lengths(key_lengths: Tensor, batch: int, keys: int) -> None:
     """Refuse `key_lengths` unless they are integers [B], 0 to `keys`."""
     check_integers("key_lengths", key_lengths, (batch,))
-    if torch.compiler.is_compiling() or not batch:
-        return  # the kernel checks the values as well
+    if torch.compiler.is_compiling() or not batch or key_lengths.is_cuda:
+        return  # the CPU's kernel checks the values as well; a GPU's clamps them, to look at them would be to wait
     least, most = (int(value) for value in key_lengths.aminmax())
     if least < 0 or most > keys:
         raise ArgumentError(f"key_lengths: {least if least < 0 else most} must be 0 to {keys}")
@@ -342,8 +353,8 @@ def _check_offsets(name: str, offsets: Tensor, total: int) -> None:
     check_integers(name, offsets, (None,))
     if not offsets.shape[0]:
         raise ArgumentError(f"{name}: shape [0] must be [B + 1]")
-    if torch.compiler.is_compiling():
-        return  # the kernel checks the values as well
+    if torch.compiler.is_compiling() or offsets.is_cuda:
+        return  # as in check_lengths
     values = offsets.tolist()
     if values[0] != 0 or values[-1] != total or any(a > b for a, b in itertools.pairwise(values)):
         raise ArgumentError(f"{name}: must rise from 0 to {total}")

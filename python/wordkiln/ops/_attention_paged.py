@@ -11,9 +11,9 @@ from torch import Tensor
 from wordkiln import _kernels
 from wordkiln.errors import ArgumentError
 from wordkiln.ops import reference
-from wordkiln.ops._attention import LARGEST_HEAD, check_integers, check_lengths, check_scores, for_kernel
+from wordkiln.ops._attention import attention_lacks, check_integers, check_lengths, check_scores, for_kernel
 from wordkiln.ops._attention_kernel import contiguous_rows, empty_outputs
-from wordkiln.ops._checks import check_tensor, dtype_name, kernel_lacks, warn_once
+from wordkiln.ops._checks import check_tensor, dtype_name, warn_once
 from wordkiln.ops._op import op
 
 
@@ -88,14 +88,14 @@ def attention_paged(
         out [B, H, S, D]; with `return_lse` the pair of out and lse [B, H, S]. Both as in `attention`.
 
     Raises:
-        ArgumentError: shapes, dtypes, devices or ranges do not fit; an entry of the table that is needed is no page;
-            a gradient is wanted.
+        ArgumentError: shapes, dtypes, devices or ranges do not fit; an entry of the table that is needed is no page
+            (on a GPU the row becomes NaN instead); a gradient is wanted.
     """
     _check(q, key_pages, value_pages, page_table, key_lengths)
     check_scores(q, key_pages.shape[2], window, soft_cap, slopes)
     scale = 1 / math.sqrt(q.shape[-1]) if scale is None else float(scale)
     page_table, key_lengths = (x.to(q.device, torch.int64).contiguous() for x in (page_table, key_lengths))
-    lacks = f"heads larger than {LARGEST_HEAD}" if q.shape[-1] > LARGEST_HEAD else kernel_lacks(q, bfloat16=True)
+    lacks = attention_lacks(q)
     if lacks is not None:
         warn_once("attention_paged", lacks)
         both = reference.attention_paged(
@@ -104,7 +104,7 @@ def attention_paged(
         )  # fmt: skip
         return both if return_lse else both[0]
     out, lse = attention_paged_kernel(
-        q, key_pages, value_pages, page_table, key_lengths, for_kernel(slopes),
+        q, key_pages, value_pages, page_table, key_lengths, for_kernel(slopes, q),
         causal, window or 0, scale, soft_cap or 0.0,
     )  # fmt: skip
     return (out, lse) if return_lse else out

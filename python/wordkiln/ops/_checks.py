@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from wordkiln.errors import ArgumentError
+from wordkiln.ops import _cuda
 
 _warned: set[str] = set()
 
@@ -42,13 +43,16 @@ def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
 _DTYPE_NAMES = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "bfloat16"}
 
 
-def kernel_lacks(x: Tensor, *, bfloat16: bool = False) -> str | None:
-    """Why the CPU kernels do not take tensors of this dtype and device, or None where they do.
+def kernel_lacks(x: Tensor, *, bfloat16: bool = False, cuda: bool = False) -> str | None:
+    """Why the kernels do not take tensors of this dtype and device, or None where they do.
 
     Args:
         x: one of the inputs.
-        bfloat16: whether the op has kernels for bfloat16 besides those for float32 and float64.
+        bfloat16: whether the op has kernels for bfloat16 besides those for float32 and float64 on the CPU.
+        cuda: whether it has kernels for GPUs.
     """
+    if cuda and x.device.type == "cuda":
+        return _cuda.lacks(x)
     if x.device.type not in ("cpu", "meta"):
         return f"device {x.device.type}"
     taken = x.dtype in _DTYPE_NAMES and (bfloat16 or x.dtype != torch.bfloat16)

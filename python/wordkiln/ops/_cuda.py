@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from types import ModuleType
 
@@ -12,11 +13,12 @@ from torch import Tensor
 LEAST_CAPABILITY = 80
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
-_module: ModuleType | None
 try:
-    from wordkiln import _cuda as _module  # type: ignore[attr-defined, unused-ignore]  # absent where not built
-except ImportError:
-    _module = None
+    from wordkiln import _cuda as _built
+except ImportError:  # a build without CUDA has no such module
+    _built = None  # type: ignore[assignment]
+
+_module: ModuleType | None = _built
 
 
 def kernels() -> ModuleType:
@@ -34,10 +36,18 @@ def lacks(x: Tensor) -> str | None:
         return "device cuda (WORDKILN_CUDA_KERNELS=0)"
     if _module is None:
         return "device cuda (built without CUDA)"
-    capability = _module.capability(x.device.index or 0)
+    missing = _device_lacks(_module, x.device.index or 0)
+    return missing if missing is not None or x.dtype in _DTYPES else f"dtype {x.dtype} on a GPU"
+
+
+@functools.cache
+def _device_lacks(module: ModuleType, device: int) -> str | None:
+    if module.device_count() <= device:
+        return f"device cuda:{device} ({module.why_no_device() or 'there is no such device'})"
+    capability = module.capability(device)
     if capability < LEAST_CAPABILITY:
         return f"a GPU of compute capability {capability / 10} (the kernels need {LEAST_CAPABILITY / 10})"
-    return None if x.dtype in _DTYPES else f"dtype {x.dtype} on a GPU"
+    return None
 
 
 def dtype_name(x: Tensor) -> str:

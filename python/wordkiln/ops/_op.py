@@ -15,7 +15,7 @@ _PLAIN = (Tensor, torch.nn.Parameter)
 
 
 class Op:
-    """A torch op with kernels for the CPU. Register what else it needs, as kernels for other devices, as for torch's own."""
+    """A torch op with kernels for the CPU. Register what else it needs, other devices' kernels too, as for torch's."""
 
     def __init__(self, name: str, forward: Callable[..., Any], schema: str | None, device_types: str | None) -> None:
         self._op = torch.library.custom_op(name, forward, mutates_args=(), device_types=device_types, schema=schema)
