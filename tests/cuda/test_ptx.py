@@ -3,13 +3,11 @@
 import os
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from attention_cases import CHANGES, assert_matches, draw, run
 from conftest import ROOT
 from ladder import toolkit
-from ladder.ptx import Fault, Machine, UnknownPtxError, parse
 from ladder.runner import PtxRunner
 from test_attention_backward import assert_gradients_match
 from test_attention_decode import test_pages
@@ -23,7 +21,7 @@ def runner(tmp_path_factory):
     module = os.environ.get("WORDKILN_CUDA_MODULE")  # set by `make cuda-check`, which has built it
     if module is None:
         pytest.skip("needs the built _cuda: make cuda-check")
-    return PtxRunner(Path(module), ROOT / "target" / "cuda-ptx")
+    return PtxRunner(toolkit.extract(Path(module), "ptx", ROOT / "target" / "cuda-ladder" / "ptx"))
 
 
 @pytest.fixture(params=[{}, {"early": True, "warp_ahead": True}], ids=["together", "warp_ahead"])

@@ -59,8 +59,9 @@ PYBIND11_MODULE(_simt, m) {
   m.def("set_schedule", &set_schedule, py::arg("order") = "in turn", py::arg("seed") = 0, py::arg("copies") = "late",
         py::arg("resident_blocks") = 64,
         "order: 'in turn', 'shuffled' or 'warp ahead'; copies: when cp.async lands, 'late', 'early' or 'random'.");
-  m.def("run_launches", &run_launches, py::arg("runner"),
-        "Calls runner(kernel, blocks, threads, shared_bytes, cooperative, parameters) in place of the fibers; or None.");
+  m.def(
+      "run_launches", &run_launches, py::arg("runner"),
+      "Calls runner(kernel, blocks, threads, shared_bytes, cooperative, parameters) in place of the fibers; or None.");
   m.def("take_counters", &take_counters, "What was counted since the last call.");
   wordkiln::bindings::register_cuda_runtime(m);
   wordkiln::bindings::register_cuda_attention(m);

@@ -20,7 +20,7 @@ class Launch:
     shared_bytes: int
 
 
-class _Monkeypatch:
+class Monkeypatch:
     """What the tests' helpers want of pytest's."""
 
     @staticmethod
@@ -38,8 +38,8 @@ def _attention(simt: ModuleType) -> None:
                     shape = (1, 1, 1, queries, 5, size)
                     arguments = arguments_for(shape, CHANGES[change], dtype)
                     q, k, v = draw(shape, dtype)
-                    out, lse = run(simt, _Monkeypatch, q, k, v, arguments)
-                    run_backward(simt, _Monkeypatch, q, k, v, out, lse, out, lse, arguments)
+                    out, lse = run(simt, Monkeypatch, q, k, v, arguments)
+                    run_backward(simt, Monkeypatch, q, k, v, out, lse, out, lse, arguments)
 
 
 # One a family of kernels; what none of them launches is an error of `of_module`.

@@ -1,8 +1,7 @@
 // NVIDIA's own arithmetic of occupancy (cuda_occupancy.h), without a device or a driver. Reads lines of
 // "capability registers static_shared dynamic_shared threads" and writes blocks a multiprocessor for each.
-#include <cuda_runtime_api.h>
-
 #include <cuda_occupancy.h>
+#include <cuda_runtime_api.h>
 
 #include <cstdio>
 #include <cstring>
@@ -52,7 +51,8 @@ int main() {
     kernel.maxDynamicSharedSizeBytes = device.sharedMemPerMultiprocessor - 1024 - fixed;
     const cudaOccDeviceState state;
     cudaOccResult result = {};
-    if (cudaOccMaxActiveBlocksPerMultiprocessor(&result, &device, &kernel, &state, threads, dynamic) != CUDA_OCC_SUCCESS) {
+    if (cudaOccMaxActiveBlocksPerMultiprocessor(&result, &device, &kernel, &state, threads, dynamic) !=
+        CUDA_OCC_SUCCESS) {
       return 1;
     }
     std::printf("%d\n", result.activeBlocksPerMultiprocessor);

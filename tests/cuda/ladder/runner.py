@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 
-from ladder import toolkit
 from ladder.ptx import Kernel, Machine, entries, parse
 
 
@@ -19,13 +19,13 @@ def live_buffers() -> list[tuple[int, int]]:
 
 
 class PtxRunner:
-    """Takes the place of the CPU executor's fibers: `simt.run_launches(PtxRunner(module, folder))`.
+    """Takes the place of the CPU executor's fibers: `simt.run_launches(PtxRunner(toolkit.extract(module, "ptx", ...)))`.
 
     `schedule`: what Machine takes.
     """
 
-    def __init__(self, module: Path, folder: Path) -> None:
-        texts = [path.read_text() for path in toolkit.extract(module, "ptx", folder)]
+    def __init__(self, files: Iterable[Path]) -> None:
+        texts = [path.read_text() for path in files]
         self._texts = {name: text for text in texts for name in entries(text)}
         self._kernels: dict[str, Kernel] = {}
         self.schedule: dict[str, bool] = {}

@@ -1,0 +1,170 @@
+"""Rung 6: planted bugs, each of which some rung must catch.
+
+python -m ladder.mutants [--write] [NAME...]      needs the builds of `make cuda-check`; --write: the table
+
+A mutant is a change of one place of one source. Its source file is compiled again with the commands of each build and
+linked with that build's other objects; then `ladder.trial` runs. One that no longer applies is an error.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from conftest import ROOT
+
+from ladder import toolkit
+
+WORK = ROOT / "target" / "cuda-mutants"
+TABLE = Path(__file__).with_name("mutants.tsv")
+RUNGS = ("executor", "races", "sanitizers", "ptx")
+BUILDS = {"executor": "simt", "races": "simt-races", "sanitizers": "simt-sanitize"}
+LIMIT = 240  # seconds, for a bug that never ends
+
+
+@dataclass(frozen=True)
+class Mutant:
+    name: str
+    family: str  # of trial.CALLS; its kernels of bfloat16 are compiled
+    file: str  # below csrc/cuda
+    old: str
+    new: str
+
+
+FORWARD, DECODE, BACKWARD = "attention/forward.h", "attention/decode.h", "attention/backward.h"
+TILE, SCORES, PARAMS = "attention/shared_tile.h", "attention/scores.h", "attention/params.h"
+KEYS_THERE = "device::sync_block();  // the keys are there, and no warp reads the values of the round before"
+VALUES_THERE = "device::sync_block();  // the values are there, and no warp reads the keys"
+
+MUTANTS = [
+    Mutant("no barrier behind the wait for keys", "forward", FORWARD, KEYS_THERE, ""),
+    Mutant("no barrier before keys are overwritten", "forward", FORWARD, VALUES_THERE, ""),
+    Mutant("wait count off by one", "forward", FORWARD, "cp_async_wait<0>();\n    " + KEYS_THERE, "cp_async_wait<1>();\n    " + KEYS_THERE),
+    Mutant("first tile never committed", "forward", FORWARD, "device::cp_async_commit();\n  for (int key", "for (int key"),
+    Mutant("no barrier before the output overwrites q", "forward", FORWARD, "device::sync_block();  // without keys", "// without keys"),
+    Mutant("barrier in a divergent branch", "forward", FORWARD, VALUES_THERE, "if (device::warp_index() != 3) device::sync_block();"),
+    Mutant("shuffle in a divergent branch", "forward", SCORES, "top = fmaxf(top, device::shfl_xor(top, 1));", "if (device::lane() < 16) top = fmaxf(top, device::shfl_xor(top, 1));"),
+    Mutant("largest of half a row", "forward", SCORES, "    top = fmaxf(top, device::shfl_xor(top, 2));\n", ""),
+    Mutant("swizzle off", "forward", TILE, "((column / 8) ^ swap) * 8", "((column / 8) ^ (swap & 0)) * 8"),
+    Mutant("swizzle of writes and reads differ", "forward", TILE, "return data + (own ^ column) + row * kColumns;", "return data + (own + column) + row * kColumns;"),
+    Mutant("fragment halves swapped", "forward", TILE, "from(lane % 8 + lane / 16 * 8, lane / 8 % 2 * 8, row, column)", "from(lane % 16, lane / 16 * 8, row, column)"),
+    Mutant("values read not transposed", "forward", TILE, "device::ldmatrix_x4_trans(", "device::ldmatrix_x4("),
+    Mutant("causal mask off by one", "forward", PARAMS, "causal ? at + 1 :", "causal ? at :"),
+    Mutant("tiles at the diagonal not masked", "forward", FORWARD, "row_.visible(first_).end < key + Shape::kKeys", "row_.visible(first_).end < key"),
+    Mutant("total not rescaled", "forward", SCORES, "    total *= shrink;\n", ""),
+    Mutant("output not rescaled", "forward", FORWARD, "          out_[i][n][2 * h + 1] *= shrink;\n", ""),
+    Mutant("dropout's counter wrong", "forward", SCORES, "key / 64 * 16 + key % 16", "key / 64 * 8 + key % 16"),
+    Mutant("tail read out of bounds", "forward", TILE, "const bool valid = i * kStep < left;", "const bool valid = i * kStep < left + kRows;"),
+    Mutant("tail written out of bounds", "forward", TILE, "if (first + own < rows && column < columns)", "if (first + own < rows + 1 && column < columns)"),
+    Mutant("shared memory 64 bytes short", "forward", FORWARD, "sizeof(ForwardShared<T, kSize>), stream", "sizeof(ForwardShared<T, kSize>) - 64, stream"),
+    Mutant("no warp barrier in the output's tile", "forward", TILE, "device::sync_warp();\n  constexpr int kChunks", "constexpr int kChunks"),
+    Mutant("no warp barrier behind decoding's wait", "decode", DECODE, "device::sync_warp();  // the keys are there, and no lane reads the values of the round before", ""),
+    Mutant("a split's last key left out", "decode", DECODE, "clamp((split + 1) * span,", "clamp((split + 1) * span - 1,"),
+    Mutant("splits joined without rescale", "decode", DECODE, "total += part[s.head_size + 1] * device::exp2_fast(part[s.head_size] - base);", "total += part[s.head_size + 1];"),
+    Mutant("one stage instead of two", "backward", BACKWARD, "    auto& stage = s_.stages[round % 2];\n    const int batch", "    auto& stage = s_.stages[0];\n    const int batch"),
+    Mutant("no barrier between rounds", "backward", BACKWARD, "device::sync_block();  // this round's queries are there, and no warp reads those of the last", ""),
+    Mutant("no barrier before gradients overwrite keys", "backward", BACKWARD, "device::sync_block();  // keys and values make room for their gradients", ""),
+]  # fmt: skip
+
+
+def mutated(mutant: Mutant) -> Path:
+    """A copy of csrc with the bug."""
+    copy = WORK / "csrc"
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(ROOT / "csrc", copy)
+    path = copy / "cuda" / mutant.file
+    text = path.read_text()
+    if text.count(mutant.old) != 1:
+        raise LookupError(f"{mutant.name}: {mutant.file} has {text.count(mutant.old)} times {mutant.old!r}, not once")
+    path.write_text(text.replace(mutant.old, mutant.new))
+    return copy
+
+
+def _run(command: str | list[str | Path], cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, shell=isinstance(command, str), cwd=cwd, capture_output=True, text=True, check=False, timeout=LIMIT,
+        env=os.environ | environment,
+    )  # fmt: skip
+
+
+def rebuilt(copy: Path, build: Path, family: str) -> Path:
+    """The build's module with the family's kernels compiled from `copy`."""
+    own = f"attention/{family}_bfloat16.cu"
+    commands = _run([shutil.which("ninja"), "-t", "commands", "_simt"], build).stdout.splitlines()
+    compiling = next(command for command in commands if f" -c {ROOT / 'csrc' / 'cuda' / own}" in command)
+    linking = commands[-1]
+    thing = next(word for word in compiling.split() if word.endswith(f"{own}.o"))
+    module = next(word for word in linking.split() if "_simt" in word and word.endswith(".so"))
+    WORK.mkdir(parents=True, exist_ok=True)
+    new = WORK / f"{build.name}.o", WORK / f"{build.name}.so"
+    # The bug's object goes first: of the tile's inline functions that others hold too the linker takes the first.
+    link = linking.replace(thing, "", 1).replace(f"-o {module}", f"-o {new[1]} {new[0]}", 1)
+    for command in (compiling.replace(f"{ROOT}/csrc", str(copy)).replace(f"-o {thing}", f"-o {new[0]}"), link):
+        result = _run(command, build)
+        if result.returncode != 0:
+            raise RuntimeError(f"{command}\n{result.stdout}{result.stderr}")
+    return new[1]
+
+
+def ptx_of(copy: Path, family: str) -> Path:
+    source, to = copy / "cuda" / "attention" / f"{family}_bfloat16.cu", WORK / "mutant.ptx"
+    options = ["-std=c++20", "-arch=compute_80", f"-I{copy}", f"-I{copy / 'include'}", "-ptx"]
+    toolkit.tool("nvcc", *options, "-o", to, source)
+    return to
+
+
+def verdict(family: str, module: Path, ptx: Path | None, sanitized: bool) -> str:
+    environment = {"PYTHONPATH": f"{ROOT / 'tests' / 'cuda'}", "OMP_NUM_THREADS": "1"}
+    if sanitized:
+        libraries = [_run(["g++", f"-print-file-name={name}.so"], ROOT).stdout.strip() for name in ("libasan", "libstdc++")]
+        environment |= {"LD_PRELOAD": " ".join(libraries), "ASAN_OPTIONS": "detect_leaks=0"}
+    command = [sys.executable, "-m", "ladder.trial", family, module, *([] if ptx is None else [ptx])]
+    try:
+        result = _run(command, ROOT / "tests" / "cuda", **environment)
+    except subprocess.TimeoutExpired:
+        return "never ends"
+    if result.returncode == 0:
+        return result.stdout.strip().splitlines()[-1]
+    errors = [line for line in result.stderr.splitlines() if "ERROR: " in line or "runtime error" in line]
+    return errors[0].split("ERROR: ")[-1] if errors else f"ends with {result.returncode}"
+
+
+def verdicts(mutant: Mutant, rungs: list[str]) -> dict[str, str]:
+    copy = mutated(mutant)
+    found = {}
+    for rung in rungs:
+        build = BUILDS.get(rung, BUILDS["executor"])
+        module = rebuilt(copy, ROOT / "target" / build, mutant.family)
+        ptx = ptx_of(copy, mutant.family) if rung == "ptx" else None
+        found[rung] = verdict(mutant.family, module, ptx, rung == "sanitizers")
+    return found
+
+
+def brief(text: str) -> str:
+    """What the table says of a verdict: no addresses, threads or lines."""
+    known = ("race", "deadlock", "bank conflicts", "wrong result", "outside", "less shared memory", "overflow",
+             "never ends", "never waited", "some of its lanes", "some threads")  # fmt: skip
+    return next((word for word in known if word in text), text if len(text) < 30 else text[:30])
+
+
+def main(*arguments: str) -> int:
+    names = [name for name in arguments if name != "--write"]
+    rungs = [rung for rung in RUNGS if rung not in BUILDS or (ROOT / "target" / BUILDS[rung]).exists()]
+    missed, lines = [], ["\t".join(["planted bug", *rungs])]
+    for mutant in [m for m in MUTANTS if not names or m.name in names]:
+        found = verdicts(mutant, rungs)
+        print(mutant.name, *(f"   {rung}: {text}" for rung, text in found.items()), sep="\n", flush=True)
+        lines.append("\t".join([mutant.name, *(brief(text) for text in found.values())]))
+        missed += [mutant.name] if all(text == "-" for text in found.values()) else []
+    if "--write" in arguments:
+        TABLE.write_text("\n".join(lines) + "\n")
+    print(f"not caught: {missed}" if missed else f"{len(lines) - 1} planted bugs, all caught")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
