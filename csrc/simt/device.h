@@ -39,6 +39,8 @@ inline int thread_index() { return simt::thread_index(); }
 inline int block_index() { return simt::block_index(); }
 inline int block_count() { return simt::block_count(); }
 
+inline int recomputed(int x) { return x; }
+
 template <typename T>
 T& shared() {
   return *static_cast<T*>(simt::shared_memory(sizeof(T)));

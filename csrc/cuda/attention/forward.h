@@ -36,7 +36,6 @@ class ForwardWarp {
         change_(p.scores, row, head),
         dropout_(p.scores, row, head),
         first_(first + device::warp_index() * kTiles * 16),
-        own_(device::lane() / 4),
         column_(device::lane() % 4 * 2) {}
 
   WORDKILN_DEVICE void score(ForwardShared<T, kSize>& s) {
@@ -94,7 +93,7 @@ class ForwardWarp {
   }
 
  private:
-  WORDKILN_DEVICE int query_of(int i, int h) const { return first_ + i * 16 + h * 8 + own_; }
+  WORDKILN_DEVICE int query_of(int i, int h) const { return first_ + i * 16 + h * 8 + device::lane() / 4; }
 
   WORDKILN_DEVICE void change(int key) {
     WORDKILN_UNROLL
@@ -151,7 +150,7 @@ class ForwardWarp {
   const Row& row_;
   const ScoreChange<T> change_;
   const Dropout dropout_;
-  const int first_, own_, column_;  // the warp's first query; the lane's row in a tile and column in eight
+  const int first_, column_;  // the warp's first query; the lane's column of eight
   float scores_[kTiles][kKeyTiles][4];
   float out_[kTiles][kSize / 8][4] = {};
   SoftmaxSums sums_[kTiles][2];

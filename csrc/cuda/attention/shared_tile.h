@@ -25,7 +25,8 @@ struct alignas(128) SharedTile {
   WORDKILN_DEVICE void load(const Matrix<const T>& from, int first, int rows, int columns) {
     constexpr int kCopies = kRows * kChunks / kThreads, kStep = kThreads / kChunks;
     static_assert(kCopies * kThreads == kRows * kChunks);
-    const int own = device::thread_index() / kChunks, column = device::thread_index() % kChunks * 8;
+    const int thread = device::recomputed(device::thread_index());
+    const int own = thread / kChunks, column = thread % kChunks * 8;
     const int left = column < columns ? rows - first - own : 0;
     // One address that goes on: computed for each copy beforehand they would fill the registers.
     const T* source = from.data + (static_cast<int64_t>(first) + own) * from.row + column;
@@ -36,48 +37,51 @@ struct alignas(128) SharedTile {
     }
   }
 
-  // The A fragment of rows `row` to `row` + 16 and columns `column` to `column` + 16.
-  WORDKILN_DEVICE void load_a(uint32_t (&a)[4], int row, int column) {
-    const int lane = device::lane();
-    device::ldmatrix_x4(a, from(lane % 16, lane / 16 * 8, row, column));
+  // This lane's row in the A fragment of the first 16 rows and columns, for load_a; and so on.
+  WORDKILN_DEVICE int lane_a() { return index(device::lane() % 16, device::lane() / 16 * 8); }
+  WORDKILN_DEVICE int lane_b_rows() {
+    return index(device::lane() % 8 + device::lane() / 16 * 8, device::lane() / 8 % 2 * 8);
+  }
+  WORDKILN_DEVICE int lane_b() { return lane_a(); }
+
+  // The A fragment of rows `row` to `row` + 16 and columns `column` to `column` + 16, multiples of 16.
+  WORDKILN_DEVICE void load_a(uint32_t (&a)[4], int lane_a, int row, int column) {
+    device::ldmatrix_x4(a, from(lane_a, row, column));
   }
 
   // B fragments of the transposed tile: columns of B are 16 rows of the tile from `row` on, rows of B 16 columns of it.
   // Words 0 and 1 are the fragment of the first eight, 2 and 3 that of the others.
-  WORDKILN_DEVICE void load_b_rows(uint32_t (&b)[4], int row, int column) {
-    const int lane = device::lane();
-    device::ldmatrix_x4(b, from(lane % 8 + lane / 16 * 8, lane / 8 % 2 * 8, row, column));
+  WORDKILN_DEVICE void load_b_rows(uint32_t (&b)[4], int lane_b_rows, int row, int column) {
+    device::ldmatrix_x4(b, from(lane_b_rows, row, column));
   }
 
   // B fragments of the tile as it lies: rows of B are 16 rows of the tile, columns 16 columns of it; words as above.
-  WORDKILN_DEVICE void load_b(uint32_t (&b)[4], int row, int column) {
-    const int lane = device::lane();
-    device::ldmatrix_x4_trans(b, from(lane % 16, lane / 16 * 8, row, column));
+  WORDKILN_DEVICE void load_b(uint32_t (&b)[4], int lane_b, int row, int column) {
+    device::ldmatrix_x4_trans(b, from(lane_b, row, column));
   }
 
  private:
-  // at(own_row + row, own_column + column) for an own part that differs between lanes, below 16, and a `row` and
-  // `column` that are multiples of 16. As rows are powers of two long the swap of both parts is the swap of the own one
-  // and an exclusive or: one instruction where at() needs five, or a register for every fragment.
-  WORDKILN_DEVICE T* from(int own_row, int own_column, int row, int column) {
-    const int own = static_cast<int>(at(own_row, own_column) - data);
-    return data + (own ^ column) + row * kColumns;
-  }
+  WORDKILN_DEVICE int index(int row, int column) { return static_cast<int>(at(row, column) - data); }
+
+  // As rows are powers of two long, a lane's swap and a column that is a multiple of 16 add up by an exclusive or: one
+  // instruction where at() needs five.
+  WORDKILN_DEVICE T* from(int lane_index, int row, int column) { return data + (lane_index ^ column) + row * kColumns; }
 };
 
 // sums[i][n] += rows of `left` by rows of `right`: kTiles times 16 rows from `row` on, 8 kColumnTiles rows of `right`.
 template <typename T, int kRows, int kOtherRows, int kDepth, int kTiles, int kColumnTiles>
 WORDKILN_DEVICE void multiply_rows(SharedTile<T, kRows, kDepth>& left, int row,
                                    SharedTile<T, kOtherRows, kDepth>& right, float (&sums)[kTiles][kColumnTiles][4]) {
+  const int lane_a = device::recomputed(left.lane_a()), lane_b = device::recomputed(right.lane_b_rows());
   WORDKILN_UNROLL
   for (int depth = 0; depth < kDepth; depth += 16) {
     uint32_t a[kTiles][4];
     WORDKILN_UNROLL
-    for (int i = 0; i < kTiles; ++i) left.load_a(a[i], row + i * 16, depth);
+    for (int i = 0; i < kTiles; ++i) left.load_a(a[i], lane_a, row + i * 16, depth);
     WORDKILN_UNROLL
     for (int n = 0; n < kColumnTiles; n += 2) {
       uint32_t b[4];
-      right.load_b_rows(b, n * 8, depth);
+      right.load_b_rows(b, lane_b, n * 8, depth);
       WORDKILN_UNROLL
       for (int i = 0; i < kTiles; ++i) {
         device::mma_m16n8k16<T>(sums[i][n], a[i], b[0], b[1]);
@@ -94,6 +98,7 @@ WORDKILN_DEVICE void multiply_weights(const float (&weights)[kTiles][kDepthTiles
                                       SharedTile<T, kDepth, kColumns>& right, int column,
                                       float (&sums)[kTiles][kColumnTiles][4]) {
   static_assert(kDepthTiles * 8 == kDepth);
+  const int lane_b = device::recomputed(right.lane_b());
   WORDKILN_UNROLL
   for (int k = 0; k < kDepthTiles; k += 2) {
     uint32_t a[kTiles][4];
@@ -108,7 +113,7 @@ WORDKILN_DEVICE void multiply_weights(const float (&weights)[kTiles][kDepthTiles
     WORDKILN_UNROLL
     for (int n = 0; n < kColumnTiles; n += 2) {
       uint32_t b[4];
-      right.load_b(b, k * 8, column + n * 8);
+      right.load_b(b, lane_b, k * 8, column + n * 8);
       WORDKILN_UNROLL
       for (int i = 0; i < kTiles; ++i) {
         device::mma_m16n8k16<T>(sums[i][n], a[i], b[0], b[1]);

@@ -66,6 +66,10 @@ WORDKILN_DEVICE int block_count();
 WORDKILN_DEVICE int lane() { return thread_index() % 32; }
 WORDKILN_DEVICE int warp_index() { return thread_index() / 32; }
 
+// The same number, which the compiler does not know to be the same: what depends on it is not computed ahead of a loop
+// and kept in registers.
+WORDKILN_DEVICE int recomputed(int x);
+
 // --- memory ---
 
 // The block's shared memory as the kernel's own struct; the launch gives sizeof(T) bytes, or more.

@@ -46,6 +46,11 @@ WORDKILN_DEVICE int thread_index() { return static_cast<int>(threadIdx.x); }
 WORDKILN_DEVICE int block_index() { return static_cast<int>(blockIdx.x); }
 WORDKILN_DEVICE int block_count() { return static_cast<int>(gridDim.x); }
 
+WORDKILN_DEVICE int recomputed(int x) {
+  asm volatile("" : "+r"(x));
+  return x;
+}
+
 template <typename T>
 WORDKILN_DEVICE T& shared() {
   extern __shared__ __align__(128) unsigned char dynamic_shared_memory[];

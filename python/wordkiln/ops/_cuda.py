@@ -16,7 +16,7 @@ _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 try:
     from wordkiln import _cuda as _built
 except ImportError:  # a build without CUDA has no such module
-    _built = None  # type: ignore[assignment]
+    _built = None  # type: ignore[assignment, unused-ignore]
 
 _module: ModuleType | None = _built
 
