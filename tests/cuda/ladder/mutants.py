@@ -15,9 +15,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from conftest import ROOT
-
 from ladder import toolkit
+from ladder.toolkit import ROOT
 
 WORK = ROOT / "target" / "cuda-mutants"
 TABLE = Path(__file__).with_name("mutants.tsv")

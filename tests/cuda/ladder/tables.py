@@ -8,9 +8,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from conftest import ROOT, load_simt
-
 from ladder import instructions, launches, resources
+from ladder.toolkit import ROOT, load_simt
 
 HERE = Path(__file__).parent
 FOLDER = ROOT / "target" / "cuda-ladder"

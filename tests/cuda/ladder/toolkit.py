@@ -1,12 +1,15 @@
-"""NVIDIA's tools from PyPI, and what they take out of the built module."""
+"""NVIDIA's tools from PyPI, what they take out of the built module, and the CPU executor's module."""
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 import subprocess
 import sysconfig
 from pathlib import Path
+from types import ModuleType
 
+ROOT = Path(__file__).parents[3]
 PACKAGES = "nvidia-cuda-nvcc, nvidia-cuda-cuobjdump and nvidia-cuda-nvdisasm"
 
 
@@ -41,3 +44,11 @@ def extract(module: Path, kind: str, to: Path) -> list[Path]:
         tool("cuobjdump", f"-x{kind}", "all", module.resolve(), cwd=to)
         stamp.write_text(version)
     return sorted(to.glob(f"*.{suffix}"))
+
+
+def load_simt(path: Path) -> ModuleType:
+    """The CPU executor's module."""
+    spec = importlib.util.spec_from_file_location("_simt", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -12,12 +12,13 @@ from types import ModuleType
 
 import torch
 from attention_cases import CHANGES, assert_matches
-from conftest import SCHEDULES, load_simt
+from conftest import SCHEDULES
 from test_attention_backward import assert_gradients_match
 
 from ladder.launches import Monkeypatch
 from ladder.ptx import Fault
 from ladder.runner import PtxRunner
+from ladder.toolkit import load_simt
 
 Call = Callable[[ModuleType], None]
 
