@@ -17,10 +17,10 @@ comma := ,
 KEEPS_FREED := MALLOC_MMAP_THRESHOLD_=8589934592 MALLOC_TRIM_THRESHOLD_=17179869184 MALLOC_TOP_PAD_=268435456
 ISAS ?= $(shell $(BIN)/python -c "from wordkiln import _kernels; print(*_kernels.available_isas())" 2>/dev/null)
 NATIVE := $(shell find csrc rust -type f -not -path '*/target/*' 2>/dev/null) Cargo.toml Cargo.lock pyproject.toml
-CXX_FILES := $(shell git ls-files --cached --others --exclude-standard 'csrc/*.cpp' 'csrc/*.h' 'csrc/*.inc' 2>/dev/null)
+CXX_FILES := $(shell git ls-files --cached --others --exclude-standard 'csrc/*.cpp' 'csrc/*.cu' 'csrc/*.h' 'csrc/*.inc' 2>/dev/null)
 say = @printf '\033[1m== %s\033[0m\n' "$(1)"
 
-.PHONY: help demo test test-rust test-python sanitize fuzz bench lint fmt wheel check-install clean
+.PHONY: help demo test test-rust test-python sanitize cuda-check fuzz bench lint fmt wheel check-install clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1|/' | column -t -s '|'
@@ -50,6 +50,23 @@ sanitize: $(VENV)/.built-test ## The kernel tests on an AddressSanitizer and UBS
 	    WORDKILN_ISA=$$isa LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 \
 	        $(BIN)/python tests/kernels/sanitized.py target/sanitize/_kernels*.so; \
 	done
+
+# Rungs of docs/cuda.md. No GPU is needed; nvcc comes from PyPI into .venv.
+CUDA_BUILD = $(BIN)/cmake -S csrc -G Ninja -DCMAKE_BUILD_TYPE=Release -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python \
+    -Dpybind11_DIR=$$($(BIN)/pybind11-config --cmakedir)
+cuda-check: $(VENV)/.built-test $(VENV)/.deps-cuda ## The GPU kernels without a GPU: compiled for four architectures, run on a CPU with sanitizers
+	$(call say,compiling the kernels for GPUs (sm_80$(comma) sm_90$(comma) sm_100$(comma) sm_120))
+	@$(CUDA_BUILD) -B target/cuda -DWORDKILN_CUDA=ON >target/cuda.log
+	@$(BIN)/cmake --build target/cuda --target _cuda >>target/cuda.log || { cat target/cuda.log; exit 1; }
+	@$(BIN)/python tests/cuda/imported.py target/cuda/cuda/_cuda*.so
+	$(call say,compiling them for the CPU executor with sanitizers)
+	@$(CUDA_BUILD) -B target/simt-sanitize -DWORDKILN_SIMT=ON -DWORDKILN_SANITIZE=ON >>target/cuda.log
+	@$(BIN)/cmake --build target/simt-sanitize --target _simt >>target/cuda.log || { cat target/cuda.log; exit 1; }
+	$(call say,running them on the CPU executor)
+	@$(BIN)/python -m pytest -q tests/cuda
+	@WORDKILN_SIMT=$$(ls target/simt-sanitize/simt/_simt*.so) ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0 \
+	    LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" \
+	    $(BIN)/python -m pytest -q tests/cuda --capture=sys -p no:cacheprovider --timeout=0
 
 fuzz: ## Fuzz loading, training and encoding of tokenizers (SECONDS_EACH=60, TARGETS=load)
 	@bash rust/bpe/fuzz/run.sh
@@ -98,7 +115,7 @@ $(VENV)/.deps-build: pyproject.toml | $(UV)
 	@touch $@
 
 $(VENV)/.deps-%: pyproject.toml | $(UV)
-	$(call say,installing what wordkiln[$*] needs$(if $(filter train test bench lint,$*), (torch from PyPI is about 3 GB to download once)))
+	$(call say,installing what wordkiln[$*] needs$(if $(filter train test bench lint cuda,$*), (torch from PyPI is about 3 GB to download once)))
 	@$(UV) pip install --quiet -r pyproject.toml --extra $*
 	@touch $@
 

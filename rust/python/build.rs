@@ -51,6 +51,8 @@ fn configure(csrc: &Path, build_dir: &Path, python: &Path) {
     cmake.arg("-DCMAKE_MAKE_PROGRAM=ninja");
     cmake.arg(format!("-DPython_EXECUTABLE={}", python.display()));
     cmake.arg(format!("-Dpybind11_DIR={}", pybind11_dir.trim()));
+    // Always said: CMake would keep what an earlier build asked for.
+    cmake.arg(format!("-DWORDKILN_CUDA={}", env::var("WORDKILN_CUDA").unwrap_or_else(|_| "OFF".into())));
     run(&mut cmake);
 }
 

@@ -34,8 +34,8 @@ def build_simt(folder: Path, *options: str) -> Path:
     return next((folder / "simt").glob("_simt*.so"))
 
 
-def load_simt(path: Path):
-    spec = importlib.util.spec_from_file_location("_simt", path)
+def load_module(name: str, path: Path | str):
+    spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -44,7 +44,7 @@ def load_simt(path: Path):
 @pytest.fixture(scope="session")
 def _simt_module():
     path = os.environ.get("WORDKILN_SIMT")  # `make cuda-check` names a build with sanitizers here
-    return load_simt(Path(path) if path else build_simt(ROOT / "target" / "simt"))
+    return load_module("_simt", path or build_simt(ROOT / "target" / "simt"))
 
 
 @pytest.fixture
