@@ -71,8 +71,9 @@ class Loop:
 def parse(text: str) -> Iterator[tuple[str, list[Instruction]]]:
     """Kernels of what `cuobjdump -sass` prints, by mangled name."""
     heads = list(_FUNCTION.finditer(text))
-    for head, following in zip(heads, [*heads[1:], None], strict=True):
-        part = text[head.end() : None if following is None else following.start()]
+    ends = [head.start() for head in heads[1:]] + [len(text)]
+    for head, end in zip(heads, ends[: len(heads)], strict=True):
+        part = text[head.end() : end]
         yield head[1], [Instruction(int(m[1], 16), bool(m[2]), m[3], m[4]) for m in _LINE.finditer(part)]
 
 

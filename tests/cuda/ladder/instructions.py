@@ -34,9 +34,10 @@ def faults(name: str, loop: Loop, allowed_local: int) -> Iterable[str]:
 
 
 def table(found: dict[str, dict[str, Loop]]) -> str:
-    """One line a kernel that multiplies on tensor cores; per architecture instructions of the main loop, the percentage
+    """One line a kernel that multiplies on tensor cores.
 
-    of HMMA, HMMA by LDSM, accesses to local memory, and the bound in percent with the pipe that sets it.
+    Per architecture: instructions of the main loop, the percentage of HMMA, HMMA by LDSM, accesses to local memory, and
+    the bound in percent with the pipe that sets it.
     """
     lines = []
     for name, by_architecture in found.items():
