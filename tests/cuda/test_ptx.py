@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from attention_cases import CHANGES, assert_matches, draw, run
+from attention_cases import CHANGES, assert_matches
 from conftest import ROOT
 from ladder import toolkit
 from ladder.runner import PtxRunner

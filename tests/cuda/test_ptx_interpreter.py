@@ -4,7 +4,7 @@ import struct
 
 import numpy as np
 import pytest
-from ladder.ptx import Fault, Machine, UnknownPtxError, parse
+from ladder.ptx import KernelError, Machine, UnknownPtxError, parse
 
 HEAD = """
 .version 9.2
@@ -87,7 +87,10 @@ def test_a_read_before_the_barrier_gets_what_was_there():
     assert (execute(body, warp_ahead=True) == 0xFFFFFFFF).any()
 
 
-COPY = "shl.b32 %r8, %r1, 4; add.s32 %r8, %r5, %r8; and.b64 %rd5, %rd4, -16; cp.async.cg.shared.global [%r8], [%rd5], 16, %r10;"
+COPY = (
+    "shl.b32 %r8, %r1, 4; add.s32 %r8, %r5, %r8; and.b64 %rd5, %rd4, -16;"
+    "cp.async.cg.shared.global [%r8], [%rd5], 16, %r10;"
+)
 READ = "ld.shared.u32 %r9, [%r8];"
 
 
@@ -119,7 +122,7 @@ def test_threads_that_wait_for_another_block_let_it_run():
     SPIN: ld.acquire.gpu.global.u32 %r8, [%rd5]; setp.lt.u32 %p2, %r8, 2; @%p2 bra SPIN;
     DONE: bar.sync 0; mov.u32 %r9, 1;"""
     assert (execute(body, out=out, cooperative=True) == 1).all()
-    with pytest.raises(Fault, match=r"(?s)deadlock.*in a loop"):
+    with pytest.raises(KernelError, match=r"(?s)deadlock.*in a loop"):
         execute(body.replace("%r8, 2;", "%r8, 3;"), cooperative=True)
 
 
@@ -141,7 +144,7 @@ FAULTS = {
 @pytest.mark.parametrize("name", FAULTS)
 def test_faults_of_a_kernel_are_told(name):
     body, why = FAULTS[name]
-    with pytest.raises(Fault, match=why):
+    with pytest.raises(KernelError, match=why):
         execute(body)
 
 

@@ -1,9 +1,10 @@
 """An upper bound of a kernel's use of the tensor cores, from its machine code. A bound, never a speed.
 
-Each scheduler (a quarter of a multiprocessor) gives a warp's instruction to one pipe. In a round of the main loop a warp
-keeps pipe p busy for c_p cycles, and issuing takes one cycle an instruction. Whatever else happens, a round of a warp
-takes the scheduler at least max(c_p, issue) cycles, so that at most c_tensor / max(c_p, issue) of the time products are
-made. Waiting, bank conflicts, the work outside the loop and the memory's bandwidth only lower it.
+Each scheduler (a quarter of a multiprocessor) gives a warp's instruction to one pipe. In a round of the main loop a
+warp keeps pipe p busy for c_p cycles, and issuing takes one cycle an instruction. Whatever else happens, a round of a
+warp takes the scheduler at least max(c_p, issue) cycles, so that the tensor cores are busy for at most
+c_tensor / max(c_p, issue) of the time. Waiting, bank conflicts, the work outside the loop and the memory's bandwidth
+only lower it.
 """
 
 from __future__ import annotations

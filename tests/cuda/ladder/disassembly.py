@@ -82,7 +82,7 @@ def disassemble(cubin: Path) -> dict[str, list[Instruction]]:
 
 
 def main_loop(code: list[Instruction]) -> Loop:
-    """The loop with the most tensor-core instructions (of nested ones with as many, the inner); without any, the longest.
+    """The loop with the most tensor-core instructions (of nested ones the inner); without any, the longest.
 
     A loop is what lies between a branch back and its target, less what a branch in it jumps over and that neither
     multiplies, copies nor meets: masks, which most rounds skip. A kernel without a loop is its own.
@@ -93,7 +93,9 @@ def main_loop(code: list[Instruction]) -> Loop:
     products = [Loop(loop).count("tensor") for loop in loops]
     tensor = max(products) > 0
     size = min if tensor else max
-    return Loop(_usual_path(size((loop for loop, n in zip(loops, products, strict=True) if n == max(products)), key=len)))
+    return Loop(
+        _usual_path(size((loop for loop, n in zip(loops, products, strict=True) if n == max(products)), key=len))
+    )
 
 
 def _branches(code: list[Instruction]) -> Iterator[tuple[int, int]]:

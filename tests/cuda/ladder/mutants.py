@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from ladder import toolkit
 from ladder.toolkit import ROOT
 
 WORK = ROOT / "target" / "cuda-mutants"
+LIST = Path(__file__).with_name("mutants.toml")
 TABLE = Path(__file__).with_name("mutants.tsv")
 RUNGS = ("executor", "races", "sanitizers", "ptx")
 BUILDS = {"executor": "simt", "races": "simt-races", "sanitizers": "simt-sanitize"}
@@ -34,40 +36,7 @@ class Mutant:
     new: str
 
 
-FORWARD, DECODE, BACKWARD = "attention/forward.h", "attention/decode.h", "attention/backward.h"
-TILE, SCORES, PARAMS = "attention/shared_tile.h", "attention/scores.h", "attention/params.h"
-KEYS_THERE = "device::sync_block();  // the keys are there, and no warp reads the values of the round before"
-VALUES_THERE = "device::sync_block();  // the values are there, and no warp reads the keys"
-
-MUTANTS = [
-    Mutant("no barrier behind the wait for keys", "forward", FORWARD, KEYS_THERE, ""),
-    Mutant("no barrier before keys are overwritten", "forward", FORWARD, VALUES_THERE, ""),
-    Mutant("wait count off by one", "forward", FORWARD, "cp_async_wait<0>();\n    " + KEYS_THERE, "cp_async_wait<1>();\n    " + KEYS_THERE),
-    Mutant("first tile never committed", "forward", FORWARD, "device::cp_async_commit();\n  for (int key", "for (int key"),
-    Mutant("no barrier before the output overwrites q", "forward", FORWARD, "device::sync_block();  // without keys", "// without keys"),
-    Mutant("barrier in a divergent branch", "forward", FORWARD, VALUES_THERE, "if (device::warp_index() != 3) device::sync_block();"),
-    Mutant("shuffle in a divergent branch", "forward", SCORES, "top = fmaxf(top, device::shfl_xor(top, 1));", "if (device::lane() < 16) top = fmaxf(top, device::shfl_xor(top, 1));"),
-    Mutant("largest of half a row", "forward", SCORES, "    top = fmaxf(top, device::shfl_xor(top, 2));\n", ""),
-    Mutant("swizzle off", "forward", TILE, "((column / 8) ^ swap) * 8", "((column / 8) ^ (swap & 0)) * 8"),
-    Mutant("swizzle of writes and reads differ", "forward", TILE, "return data + (lane_index ^ column) + row * kColumns;", "return data + (lane_index + column) + row * kColumns;"),
-    Mutant("fragment halves swapped", "forward", TILE, "index(device::lane() % 8 + device::lane() / 16 * 8, device::lane() / 8 % 2 * 8)", "lane_a()"),
-    Mutant("values read not transposed", "forward", TILE, "device::ldmatrix_x4_trans(", "device::ldmatrix_x4("),
-    Mutant("causal mask off by one", "forward", PARAMS, "causal ? at + 1 :", "causal ? at :"),
-    Mutant("tiles at the diagonal not masked", "forward", FORWARD, "row_.visible(first_).end < key + Shape::kKeys", "row_.visible(first_).end < key"),
-    Mutant("total not rescaled", "forward", SCORES, "    total *= shrink;\n", ""),
-    Mutant("output not rescaled", "forward", FORWARD, "          out_[i][n][2 * h + 1] *= shrink;\n", ""),
-    Mutant("dropout's counter wrong", "forward", SCORES, "key / 64 * 16 + key % 16", "key / 64 * 8 + key % 16"),
-    Mutant("tail read out of bounds", "forward", TILE, "const bool valid = i * kStep < left;", "const bool valid = i * kStep < left + kRows;"),
-    Mutant("tail written out of bounds", "forward", TILE, "if (first + own < rows && column < columns)", "if (first + own < rows + 1 && column < columns)"),
-    Mutant("shared memory 64 bytes short", "forward", FORWARD, "sizeof(ForwardShared<T, kSize>), stream", "sizeof(ForwardShared<T, kSize>) - 64, stream"),
-    Mutant("no warp barrier in the output's tile", "forward", TILE, "device::sync_warp();\n  constexpr int kChunks", "constexpr int kChunks"),
-    Mutant("no warp barrier behind decoding's wait", "decode", DECODE, "device::sync_warp();  // the keys are there, and no lane reads the values of the round before", ""),
-    Mutant("a split's last key left out", "decode", DECODE, "clamp((split + 1) * span,", "clamp((split + 1) * span - 1,"),
-    Mutant("splits joined without rescale", "decode", DECODE, "total += part[s.head_size + 1] * device::exp2_fast(part[s.head_size] - base);", "total += part[s.head_size + 1];"),
-    Mutant("one stage instead of two", "backward", BACKWARD, "    auto& stage = s_.stages[round % 2];\n    const int batch", "    auto& stage = s_.stages[0];\n    const int batch"),
-    Mutant("no barrier between rounds", "backward", BACKWARD, "device::sync_block();  // this round's queries are there, and no warp reads those of the last", ""),
-    Mutant("no barrier before gradients overwrite keys", "backward", BACKWARD, "device::sync_block();  // keys and values make room for their gradients", ""),
-]  # fmt: skip
+MUTANTS = [Mutant(**fields) for fields in tomllib.loads(LIST.read_text())["mutant"]]
 
 
 def mutated(mutant: Mutant) -> Path:
@@ -119,7 +88,9 @@ def ptx_of(copy: Path, family: str) -> Path:
 def verdict(family: str, module: Path, ptx: Path | None, sanitized: bool) -> str:
     environment = {"PYTHONPATH": f"{ROOT / 'tests' / 'cuda'}", "OMP_NUM_THREADS": "1"}
     if sanitized:
-        libraries = [_run(["g++", f"-print-file-name={name}.so"], ROOT).stdout.strip() for name in ("libasan", "libstdc++")]
+        libraries = [
+            _run(["g++", f"-print-file-name={name}.so"], ROOT).stdout.strip() for name in ("libasan", "libstdc++")
+        ]
         environment |= {"LD_PRELOAD": " ".join(libraries), "ASAN_OPTIONS": "detect_leaks=0"}
     command = [sys.executable, "-m", "ladder.trial", family, module, *([] if ptx is None else [ptx])]
     try:

@@ -19,7 +19,7 @@ def live_buffers() -> list[tuple[int, int]]:
 
 
 class PtxRunner:
-    """Takes the place of the CPU executor's fibers: `simt.run_launches(PtxRunner(toolkit.extract(module, "ptx", ...)))`.
+    """Takes the place of the CPU executor's fibers: `simt.run_launches(PtxRunner(files))`, of PTX.
 
     `schedule`: what Machine takes.
     """

@@ -33,7 +33,10 @@ def made(module: Path, simt: Path) -> tuple[dict[str, str], list[str]]:
         for architecture, loop in by_architecture.items():
             allowed = KNOWN_LOCAL.get(resources.short(name), 0)
             wrong += instructions.faults(f"{resources.short(name)} on {architecture}", loop, allowed)
-    tables = {"resources.tsv": resources.table(module, known, FOLDER / "elf"), "instructions.tsv": instructions.table(loops)}
+    tables = {
+        "resources.tsv": resources.table(module, known, FOLDER / "elf"),
+        "instructions.tsv": instructions.table(loops),
+    }
     return tables, wrong
 
 

@@ -16,7 +16,7 @@ from conftest import SCHEDULES
 from test_attention_backward import assert_gradients_match
 
 from ladder.launches import Monkeypatch
-from ladder.ptx import Fault
+from ladder.ptx import KernelError
 from ladder.runner import PtxRunner
 from ladder.toolkit import load_simt
 
@@ -50,7 +50,7 @@ def complaint(calls: list[Call], simt: ModuleType) -> str | None:
             call(simt)
         except AssertionError:
             return "wrong result"
-        except (RuntimeError, Fault) as error:  # simt::Error, launch errors
+        except (RuntimeError, KernelError) as error:  # simt::Error, launch errors
             return str(error).splitlines()[0]
     return "bank conflicts" if simt.take_counters()["bank_conflicts"] else None
 

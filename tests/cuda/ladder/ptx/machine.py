@@ -9,12 +9,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from ladder.ptx import arithmetic, meetings
-from ladder.ptx.memory import AsyncCopies, Fault, GlobalMemory, SharedMemory
+from ladder.ptx.memory import AsyncCopies, GlobalMemory, KernelError, SharedMemory
 from ladder.ptx.parse import Instruction, Kernel, UnknownPtxError
 from ladder.ptx.values import Array, Lanes, Reader, Values
 
 READY, AT_WARP, AT_BLOCK, DONE, WAITING = range(5)  # WAITING: has read what another thread will write
-_STATES = {AT_WARP: "in a warp's instruction", AT_BLOCK: "at the block's barrier", DONE: "returned", WAITING: "in a loop"}
+_STATES = {
+    AT_WARP: "in a warp's instruction",
+    AT_BLOCK: "at the block's barrier",
+    DONE: "returned",
+    WAITING: "in a loop",
+}
 _LANES = 1024  # of independent blocks that run together
 _NO_MASK = {"bar.warp.sync -1", "bar.warp.sync 0xffffffff"}
 
@@ -39,9 +44,9 @@ class Machine:
     def launch(
         self, kernel: Kernel, blocks: int, threads: int, shared: int, cooperative: bool, parameters: bytes
     ) -> None:
-        """Runs a kernel to its end. Raises Fault and UnknownPtxError."""
+        """Runs a kernel to its end. Raises KernelError and UnknownPtxError."""
         if len(parameters) != kernel.parameter_bytes:
-            raise Fault(f"{kernel.name}: {len(parameters)} bytes of parameters, not {kernel.parameter_bytes}")
+            raise KernelError(f"{kernel.name}: {len(parameters)} bytes of parameters, not {kernel.parameter_bytes}")
         together = blocks if cooperative else max(1, _LANES // threads)
         for first in range(0, blocks, together):
             resident = np.arange(first, min(first + together, blocks))
@@ -85,7 +90,7 @@ class _Grid:
             at = slice(None) if len(lanes) == len(self._pc) else lanes
             try:
                 self._go_on(pc, at)
-            except (Fault, UnknownPtxError) as error:
+            except (KernelError, UnknownPtxError) as error:
                 text = f"{error} ({self._kernel.name}, instruction {self._now}: {self._code[self._now].ins.text})"
                 raise type(error)(text) from None
 
@@ -95,7 +100,11 @@ class _Grid:
             return Decoded("branch", lambda at: None, guard, self._kernel.labels[ins.operands[0]], ins)
         if ins.opcode in ("ret", "exit"):
             return Decoded("return", lambda at: None, guard, -1, ins)
-        if ins.opcode in ("bar", "barrier") and ins.modifiers in (("sync",), ("cta", "sync")) and ins.operands == ("0",):
+        if (
+            ins.opcode in ("bar", "barrier")
+            and ins.modifiers in (("sync",), ("cta", "sync"))
+            and ins.operands == ("0",)
+        ):
             return Decoded("block", lambda at: None, guard, -1, ins)
         if ins.text in _NO_MASK:
             return Decoded("warp", lambda at: None, guard, -1, ins)
@@ -167,7 +176,7 @@ class _Grid:
                 lanes = np.flatnonzero((self._at == state) & (self._pc == pc))
                 place = "" if state == DONE else f" at instruction {pc}: {self._code[pc].ins.text}"
                 text += f"\n  {len(lanes)} threads, the first is {lanes[0]}: {what}{place}"
-        raise Fault(text)
+        raise KernelError(text)
 
     # --- from one meeting to the next ---
 
@@ -195,7 +204,7 @@ class _Grid:
     def _execute(self, step: Decoded, at: Lanes) -> None:
         lanes = self._guarded(step, at)
         if step.what == "warp" and len(self._pc[lanes]) not in (0, len(self._pc[at])):
-            raise Fault("a warp's instruction for some of its lanes only")
+            raise KernelError("a warp's instruction for some of its lanes only")
         if len(self._pc[lanes]):
             self._counts[step.ins.opcode] += -(-len(self._pc[lanes]) // 32)
             step.run(lanes)
@@ -221,7 +230,7 @@ class _Grid:
             self._pc[lanes] = step.target
         elif step.what == "block":
             if len(self._pc[lanes]) != len(self._pc[at]):
-                raise Fault("a barrier for some threads only")
+                raise KernelError("a barrier for some threads only")
             self._at[at] = AT_BLOCK
         else:
             self._state.copies.check_none_left(self._state.lanes[lanes])

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ladder.ptx.arithmetic import Run
-from ladder.ptx.memory import AsyncCopies, Fault, GlobalMemory, SharedMemory
+from ladder.ptx.memory import AsyncCopies, GlobalMemory, KernelError, SharedMemory
 from ladder.ptx.parse import BITS, Instruction, UnknownPtxError
 from ladder.ptx.values import Array, Lanes, Values, dtype_of, wide_bfloat16
 
@@ -59,7 +59,7 @@ def load(ins: Instruction, values: Values, state: State) -> Run:
         if space == "global":
             return state.memory.load(where, size, len(writes))
         if (where < 0).any() or (where + size * len(writes) > len(state.parameters)).any():
-            raise Fault("outside the kernel's parameters")
+            raise KernelError("outside the kernel's parameters")
         each = where[:, None] + np.arange(size)
         return [state.parameters[each + i * size].view(dtype_of(bits))[:, 0] for i in range(len(writes))]
 
@@ -123,7 +123,7 @@ def copy_async(ins: Instruction, values: Values, state: State) -> Run:
     def run(at: Lanes) -> None:
         size = count(at)
         if ((size != 0) & (size != 16)).any():
-            raise Fault("cp.async of a part of 16 bytes")
+            raise KernelError("cp.async of a part of 16 bytes")
         state.copies.start(state.lanes[at], to(at).copy(), source(at).copy(), size == 16)
 
     return run
@@ -154,7 +154,7 @@ def shuffle(ins: Instruction, values: Values, state: State) -> Run:
 
 def check_mask(mask: Array) -> None:
     if (mask != 0xFFFFFFFF).any():
-        raise Fault("a warp's instruction for some of its lanes only")
+        raise KernelError("a warp's instruction for some of its lanes only")
 
 
 def load_matrices(ins: Instruction, values: Values, state: State) -> Run:
@@ -168,7 +168,7 @@ def load_matrices(ins: Instruction, values: Values, state: State) -> Run:
         words = state.shared.load(state.block[at], address(at), 8, 1)  # for the error at 8
         words += state.shared.load(state.block[at], address(at) + 8, 8, 1)
         if (address(at) % 16).any():
-            raise Fault("ldmatrix: a row's address is no multiple of 16")
+            raise KernelError("ldmatrix: a row's address is no multiple of 16")
         rows = np.stack(words, 1).view(np.uint16).reshape(-1, 4, 8, 8)
         pairs = np.ascontiguousarray(rows.swapaxes(2, 3) if transposed else rows).view(np.uint32).reshape(-1, 4, 32)
         for i, write in enumerate(writes):

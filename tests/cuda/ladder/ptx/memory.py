@@ -11,13 +11,13 @@ _UNSIGNED = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 _PAGE = 4096  # the view of all memory cannot begin at a null pointer
 
 
-class Fault(Exception):
+class KernelError(Exception):
     """What is wrong with the kernel."""
 
 
 def _check_alignment(addresses: np.ndarray, size: int) -> None:
     if (addresses % size).any():
-        raise Fault(f"an address of {size} bytes is no multiple of {size}")
+        raise KernelError(f"an address of {size} bytes is no multiple of {size}")
 
 
 class GlobalMemory:
@@ -44,7 +44,7 @@ class GlobalMemory:
         buffer = np.searchsorted(self._begins, addresses, "right") - 1
         outside = addresses + size > self._ends[buffer]
         if outside.any():
-            raise Fault(f"global memory outside every buffer: {hex(int(addresses[outside][0]))}, {size} bytes")
+            raise KernelError(f"global memory outside every buffer: {hex(int(addresses[outside][0]))}, {size} bytes")
 
     def load(self, addresses: np.ndarray, size: int, count: int) -> list[np.ndarray]:
         self.check(addresses, size * count)
@@ -70,7 +70,7 @@ class SharedMemory:
     def _place(self, block: np.ndarray, addresses: np.ndarray, size: int) -> np.ndarray:
         _check_alignment(addresses, size)
         if (addresses < 0).any() or (addresses + size > self.size).any():
-            raise Fault(f"shared memory outside its {self.size} bytes: {int(addresses.max())}, {size} bytes")
+            raise KernelError(f"shared memory outside its {self.size} bytes: {int(addresses.max())}, {size} bytes")
         return block * self._stride + addresses
 
     def load(self, block: np.ndarray, addresses: np.ndarray, size: int, count: int) -> list[np.ndarray]:
@@ -115,7 +115,7 @@ class AsyncCopies:
 
     def check_none_left(self, lanes: np.ndarray) -> None:
         if any(np.isin(copy[0], lanes).any() for copy in self._pending):
-            raise Fault("a thread returns with cp.async copies that it never waited for")
+            raise KernelError("a thread returns with cp.async copies that it never waited for")
 
     def _land(self, copy: tuple[np.ndarray, ...]) -> None:
         lanes, _, to, source, valid = copy

@@ -5,9 +5,15 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-BITS = {"pred": 1} | {f"{kind}{bits}": bits for kind in "bus" for bits in (8, 16, 32, 64)} | {"f16": 16, "f32": 32, "f64": 64}
+BITS = (
+    {"pred": 1}
+    | {f"{kind}{bits}": bits for kind in "bus" for bits in (8, 16, 32, 64)}
+    | {"f16": 16, "f32": 32, "f64": 64}
+)
 
-_PIECE = re.compile(r"(?:\s|//[^\n]*)*(?:(?P<label>[\w$]+):|(?P<open>\{)|(?P<close>\})|(?P<text>[^;{}]*(?:\{[^{}]*\}[^;{}]*)*);)")
+_PIECE = re.compile(
+    r"(?:\s|//[^\n]*)*(?:(?P<label>[\w$]+):|(?P<open>\{)|(?P<close>\})|(?P<text>[^;{}]*(?:\{[^{}]*\}[^;{}]*)*);)"
+)
 _ENTRY = re.compile(r"\.entry\s+([\w$]+)\s*\((.*?)\)[^{;]*(?=\{)", re.DOTALL)
 _VARIABLE = re.compile(r"\.(\w+)\s+(?:\.align\s+(\d+)\s+)?\.(\w+)\s+([\w$]+)(?:\[(\d*)\])?")
 _OPERAND = re.compile(r"\{[^}]*\}|\[[^\]]*\]|[^,\s][^,]*")

@@ -44,7 +44,9 @@ def narrow_bfloat16(value: Array) -> Array:
 class Values:
     """The registers and constants of a launch of `lanes` threads."""
 
-    def __init__(self, lanes: int, registers: dict[str, str], special: dict[str, Array], symbols: dict[str, int]) -> None:
+    def __init__(
+        self, lanes: int, registers: dict[str, str], special: dict[str, Array], symbols: dict[str, int]
+    ) -> None:
         self._registers = {name: np.zeros(lanes, UNSIGNED[BITS[kind]]) for name, kind in registers.items()}
         self._registers |= special
         self._symbols = symbols
