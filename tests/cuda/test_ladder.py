@@ -1,4 +1,4 @@
-"""The tools of the ladder beyond the executor: what they read out of machine code, and that planted bugs still apply."""
+"""The ladder beyond the executor: what its tools read out of machine code, and that planted bugs still apply."""
 
 import pytest
 from ladder import bound, disassembly, instructions, mutants, tables

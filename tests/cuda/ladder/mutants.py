@@ -78,21 +78,24 @@ def rebuilt(copy: Path, build: Path, family: str) -> Path:
     return new[1]
 
 
-def ptx_of(copy: Path, family: str) -> Path:
-    source, to = copy / "cuda" / "attention" / f"{family}_bfloat16.cu", WORK / "mutant.ptx"
-    options = ["-std=c++20", "-arch=compute_80", f"-I{copy}", f"-I{copy / 'include'}", "-ptx"]
-    toolkit.tool("nvcc", *options, "-o", to, source)
-    return to
+def ptx_of(copy: Path, family: str) -> list[Path]:
+    """The PTX of what the family's calls launch: gradients need the forward pass first."""
+    made = []
+    for name in {"backward": ["forward", "backward"]}.get(family, [family]):
+        made.append(WORK / f"{name}.ptx")
+        options = ["-std=c++20", "-arch=compute_80", f"-I{copy}", f"-I{copy / 'include'}", "-ptx", "-o", made[-1]]
+        toolkit.tool("nvcc", *options, copy / "cuda" / "attention" / f"{name}_bfloat16.cu")
+    return made
 
 
-def verdict(family: str, module: Path, ptx: Path | None, sanitized: bool) -> str:
+def verdict(family: str, module: Path, ptx: list[Path], sanitized: bool) -> str:
     environment = {"PYTHONPATH": f"{ROOT / 'tests' / 'cuda'}", "OMP_NUM_THREADS": "1"}
     if sanitized:
         libraries = [
             _run(["g++", f"-print-file-name={name}.so"], ROOT).stdout.strip() for name in ("libasan", "libstdc++")
         ]
         environment |= {"LD_PRELOAD": " ".join(libraries), "ASAN_OPTIONS": "detect_leaks=0"}
-    command = [sys.executable, "-m", "ladder.trial", family, module, *([] if ptx is None else [ptx])]
+    command = [sys.executable, "-m", "ladder.trial", family, module, *ptx]
     try:
         result = _run(command, ROOT / "tests" / "cuda", **environment)
     except subprocess.TimeoutExpired:
@@ -109,7 +112,7 @@ def verdicts(mutant: Mutant, rungs: list[str]) -> dict[str, str]:
     for rung in rungs:
         build = BUILDS.get(rung, BUILDS["executor"])
         module = rebuilt(copy, ROOT / "target" / build, mutant.family)
-        ptx = ptx_of(copy, mutant.family) if rung == "ptx" else None
+        ptx = ptx_of(copy, mutant.family) if rung == "ptx" else []
         found[rung] = verdict(mutant.family, module, ptx, rung == "sanitizers")
     return found
 

@@ -1,6 +1,6 @@
 """Runs a few calls of one family of kernels on a module and says what is wrong, if anything: for planted bugs.
 
-python -m ladder.trial FAMILY SIMT [PTX FILE]      prints "-" or the first complaint
+python -m ladder.trial FAMILY SIMT [PTX FILE...]    prints "-" or the first complaint
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ def on_fibers(family: str, simt: ModuleType) -> str | None:
     return None
 
 
-def in_ptx(family: str, simt: ModuleType, ptx: Path) -> str | None:
-    runner = PtxRunner([ptx])
+def in_ptx(family: str, simt: ModuleType, files: list[Path]) -> str | None:
+    runner = PtxRunner(files)
     simt.run_launches(runner)
     try:
         for schedule in PTX_SCHEDULES:
@@ -76,9 +76,9 @@ def in_ptx(family: str, simt: ModuleType, ptx: Path) -> str | None:
     return None
 
 
-def main(family: str, simt: str, ptx: str | None = None) -> None:
+def main(family: str, simt: str, *ptx: str) -> None:
     module = load_simt(Path(simt))
-    print((on_fibers(family, module) if ptx is None else in_ptx(family, module, Path(ptx))) or "-")
+    print((in_ptx(family, module, [Path(file) for file in ptx]) if ptx else on_fibers(family, module)) or "-")
 
 
 if __name__ == "__main__":
