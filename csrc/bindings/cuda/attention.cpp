@@ -34,11 +34,13 @@ AttentionStrides checked(const char* name, const Strides& strides, cuda::DType d
 }
 
 // The kernels count rows, keys and blocks in 32 bits.
-AttentionSizes checked(const Sizes& sizes, cuda::DType dtype) {
+AttentionSizes checked(const Sizes& sizes, bool packed, cuda::DType dtype) {
   const AttentionSizes s = to_sizes(sizes);
-  constexpr int64_t kMost = int64_t{1} << 30;
-  if (s.queries > kMost || s.keys > kMost || s.batch * s.heads * (s.queries / 16 + 1) > kMost) {
-    throw std::invalid_argument("sizes: queries, keys and batch * heads * (queries / 16 + 1) must be at most 2^30");
+  constexpr int64_t kMost = int64_t{1} << 30, kTile = 16;
+  const int64_t rows = elements(s, packed, s.heads, s.queries) + s.batch * s.heads * kTile;
+  const int64_t keys = elements(s, packed, s.kv_heads, s.keys) + s.batch * s.kv_heads * kTile;
+  if (s.queries > kMost || s.keys > kMost || rows > kMost || keys > kMost) {
+    throw std::invalid_argument("sizes: the queries of all heads, and the keys, must be at most 2^30");
   }
   if (dtype != cuda::DType::kFloat32 && s.head_size % kChunk != 0) {
     throw std::invalid_argument("head_size=" + std::to_string(s.head_size) + ": must be a multiple of 8");
@@ -60,7 +62,7 @@ void forward(const std::string& dtype, uintptr_t q, uintptr_t k, uintptr_t v, ui
              uint64_t seed, uint32_t offset, uintptr_t query_offsets, uintptr_t key_offsets, uintptr_t page_table,
              int64_t pages, int64_t page_size, int64_t page_count, const Allocate& allocate, uintptr_t stream) {
   const cuda::DType type = parse_cuda_dtype(dtype);
-  const AttentionSizes s = checked(sizes, type);
+  const AttentionSizes s = checked(sizes, query_offsets != 0, type);
   const More more = {window, soft_cap, bias, bias_strides, slopes, dropout, seed, offset, query_offsets, key_offsets};
   const int64_t rows = elements(s, query_offsets != 0, s.heads, s.queries);
   const int64_t keys = elements(s, key_offsets != 0, s.kv_heads, s.keys);
@@ -91,7 +93,7 @@ void backward(const std::string& dtype, uintptr_t q, uintptr_t k, uintptr_t v, u
               uint64_t seed, uint32_t offset, uintptr_t query_offsets, uintptr_t key_offsets, uintptr_t grad_lse,
               const Allocate& allocate, uintptr_t stream) {
   const cuda::DType type = parse_cuda_dtype(dtype);
-  const AttentionSizes s = checked(sizes, type);
+  const AttentionSizes s = checked(sizes, query_offsets != 0, type);
   const More more = {window, soft_cap, bias, bias_strides, slopes, dropout, seed, offset, query_offsets, key_offsets};
   const int64_t rows = elements(s, query_offsets != 0, s.heads, s.queries);
   const int64_t keys = elements(s, key_offsets != 0, s.kv_heads, s.keys);

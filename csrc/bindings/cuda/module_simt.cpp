@@ -10,6 +10,8 @@
 
 #include "bindings/cuda/register.h"
 #include "simt/executor.h"
+#include "simt/faults.h"
+#include "simt/observer.h"
 
 namespace py = pybind11;
 
@@ -62,7 +64,9 @@ PYBIND11_MODULE(_simt, m) {
   m.def(
       "run_launches", &run_launches, py::arg("runner"),
       "Calls runner(kernel, blocks, threads, shared_bytes, cooperative, parameters) in place of the fibers; or None.");
+  m.attr("finds_races") = observer() != nullptr;
   m.def("take_counters", &take_counters, "What was counted since the last call.");
+  m.def("run_fault", &run_fault, py::arg("name"), "Runs a kernel with one fault, which is raised.");
   wordkiln::bindings::register_cuda_runtime(m);
   wordkiln::bindings::register_cuda_attention(m);
 }
