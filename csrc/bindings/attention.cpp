@@ -2,11 +2,13 @@
 
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <stdexcept>
 
 #include "bindings/attention_arguments.h"
 #include "bindings/checks.h"
 #include "bindings/register.h"
+#include "bindings/tensor.h"
 
 namespace py = pybind11;
 
@@ -49,6 +51,35 @@ void check_table(const AttentionPages& pages, const AttentionSizes& s, const int
   }
 }
 
+// Addresses and layouts of the tensors of a forward pass.
+struct Tensors {
+  uintptr_t q, k, v, out, lse;
+  AttentionStrides q_strides, k_strides, v_strides, out_strides;
+};
+
+void run_forward(DType dtype, const AttentionSizes& s, const Tensors& x, const AttentionScores& scores,
+                 const AttentionPages& pages) {
+  const bool packed = scores.query_offsets != nullptr;
+  const int64_t rows = elements(s, packed, s.heads, s.queries);
+  const int64_t keys = elements(s, packed, s.kv_heads, s.keys);
+  const AttentionForward arguments = {
+      .q = to_pointer("q", x.q, rows),
+      .k = to_pointer("k", x.k, keys),
+      .v = to_pointer("v", x.v, keys),
+      .out = to_pointer("out", x.out, rows),
+      .lse = to_pointer("lse", x.lse, rows),
+      .sizes = s,
+      .q_strides = x.q_strides,
+      .k_strides = x.k_strides,
+      .v_strides = x.v_strides,
+      .out_strides = x.out_strides,
+      .scores = scores,
+      .pages = pages,
+  };
+  const py::gil_scoped_release release;
+  attention_forward(dtype, arguments);
+}
+
 void forward(const std::string& dtype, uintptr_t q, uintptr_t k, uintptr_t v, uintptr_t out, uintptr_t lse,
              uintptr_t key_lengths, const Sizes& sizes, const Strides& q_strides, const Strides& k_strides,
              const Strides& v_strides, const Strides& out_strides, bool causal, double scale, int64_t window,
@@ -57,29 +88,88 @@ void forward(const std::string& dtype, uintptr_t q, uintptr_t k, uintptr_t v, ui
              int64_t pages, int64_t page_size, int64_t page_count) {
   const AttentionSizes s = to_sizes(sizes);
   const More more = {window, soft_cap, bias, bias_strides, slopes, dropout, seed, offset, query_offsets, key_offsets};
-  const int64_t rows = elements(s, query_offsets != 0, s.heads, s.queries);
-  const int64_t keys = elements(s, key_offsets != 0, s.kv_heads, s.keys);
+  const Tensors tensors = {
+      q, k, v, out, lse, to_strides(q_strides), to_strides(k_strides), to_strides(v_strides), to_strides(out_strides)};
   const AttentionScores scores = to_scores(key_lengths, causal, scale, more);
   check_scores(scores, s);
   const AttentionPages table = to_pages(page_table, pages, page_size, page_count, s, more);
   check_table(table, s, scores.key_lengths);
-  const AttentionForward arguments = {
-      .q = to_pointer("q", q, rows),
-      .k = to_pointer("k", k, keys),
-      .v = to_pointer("v", v, keys),
-      .out = to_pointer("out", out, rows),
-      .lse = to_pointer("lse", lse, rows),
-      .sizes = s,
-      .q_strides = to_strides(q_strides),
-      .k_strides = to_strides(k_strides),
-      .v_strides = to_strides(v_strides),
-      .out_strides = to_strides(out_strides),
-      .scores = scores,
-      .pages = table,
-  };
-  const DType type = parse_dtype(dtype);
-  const py::gil_scoped_release release;
-  attention_forward(type, arguments);
+  run_forward(parse_dtype(dtype), s, tensors, scores, table);
+}
+
+AttentionStrides strides_of(const char* name, const TensorView& x, bool packed) {
+  if (x.strides[3] != 1 && x.shape[3] > 1) throw std::invalid_argument(std::string(name) + ": rows must be contiguous");
+  return {packed ? 0 : x.strides[0], x.strides[1], x.strides[2]};
+}
+
+// Of x in the shape [B, H, S, K]: any of its dimensions may be 1.
+BiasStrides bias_strides_of(const TensorView& bias) {
+  const auto stride = [&](size_t i) { return bias.shape[i] == 1 ? 0 : bias.strides[i]; };
+  return {stride(0), stride(1), stride(2), stride(3)};
+}
+
+void check_shape(const char* name, const TensorView& x, DType dtype, std::initializer_list<int64_t> shape) {
+  if (!std::ranges::equal(x.shape, shape)) throw std::invalid_argument(std::string(name) + ": shape does not fit q");
+  if (x.dtype != dtype) throw std::invalid_argument(std::string(name) + ": dtype does not fit q");
+}
+
+// Whether the checks of ops.attention have nothing to say of these and a kernel takes them.
+bool takes(py::handle q, py::handle k, py::handle v) {
+  const auto queries = try_view_tensor(q, 4), keys = try_view_tensor(k, 4), values = try_view_tensor(v, 4);
+  if (!queries || !keys || !values || keys->dtype != queries->dtype || values->dtype != queries->dtype) return false;
+  const int64_t heads = queries->shape[1], kv_heads = keys->shape[1], head_size = queries->shape[3];
+  return std::ranges::equal(keys->shape, values->shape) && keys->shape[0] == queries->shape[0] && kv_heads > 0 &&
+         heads % kv_heads == 0 && keys->shape[3] == head_size && head_size > 0 && head_size <= kLargestHead;
+}
+
+void forward_tensors(py::handle q, py::handle k, py::handle v, py::handle out, py::handle lse, py::handle key_lengths,
+                     py::handle bias, py::handle slopes, py::handle query_offsets, py::handle key_offsets, bool causal,
+                     int64_t window, double scale, double soft_cap, double dropout, uint64_t seed, uint32_t offset) {
+  const TensorView queries = view_tensor("q", q, 4), keys = view_tensor("k", k, 4), values = view_tensor("v", v, 4);
+  const TensorView outs = view_tensor("out", out, 4), sums = view_tensor("lse", lse, 3);
+  const DType dtype = queries.dtype, computed = dtype == DType::kBfloat16 ? DType::kFloat32 : dtype;
+  const int64_t rows = queries.shape[0], heads = queries.shape[1], length = queries.shape[2], width = queries.shape[3];
+  check_shape("k", keys, dtype, {rows, keys.shape[1], keys.shape[2], width});
+  check_shape("v", values, dtype, {rows, keys.shape[1], keys.shape[2], width});
+  check_shape("out", outs, dtype, {rows, heads, length, width});
+  check_shape("lse", sums, computed, {rows, heads, length});
+  const bool packed = !query_offsets.is_none();
+  const int64_t batch = packed ? static_cast<int64_t>(py::len(query_offsets)) - 1 : rows;
+  const AttentionSizes s = to_sizes({batch, heads, keys.shape[1], length, keys.shape[2], width});
+  const auto address = [](const void* pointer) { return reinterpret_cast<uintptr_t>(pointer); };
+  More more = {.window = window,
+               .soft_cap = soft_cap,
+               .bias = 0,
+               .bias_strides = {0, 0, 0, 0},
+               .slopes = address(view_doubles("slopes", slopes, heads)),
+               .dropout = dropout,
+               .seed = seed,
+               .offset = offset,
+               .query_offsets = address(view_integers("query_offsets", query_offsets, batch + 1)),
+               .key_offsets = address(view_integers("key_offsets", key_offsets, batch + 1))};
+  if (!bias.is_none()) {
+    const TensorView added = view_tensor("bias", bias, 4);
+    const int64_t wanted[] = {batch, heads, length, keys.shape[2]};
+    for (size_t i = 0; i < 4; ++i) {
+      if (added.shape[i] != 1 && added.shape[i] != wanted[i]) throw std::invalid_argument("bias: shape does not fit");
+    }
+    if (added.dtype != dtype) throw std::invalid_argument("bias: dtype does not fit q");
+    more.bias = address(added.data);
+    more.bias_strides = bias_strides_of(added);
+  }
+  const Tensors tensors = {address(queries.data),
+                           address(keys.data),
+                           address(values.data),
+                           address(outs.data),
+                           address(sums.data),
+                           strides_of("q", queries, packed),
+                           strides_of("k", keys, packed),
+                           strides_of("v", values, packed),
+                           strides_of("out", outs, packed)};
+  const uintptr_t lengths = address(view_integers("key_lengths", key_lengths, batch));
+  const AttentionScores scores = to_scores(lengths, causal, scale, more);
+  check_scores(scores, s);
+  run_forward(dtype, s, tensors, scores, {nullptr, 0, 0, 0});
 }
 
 void backward(const std::string& dtype, uintptr_t q, uintptr_t k, uintptr_t v, uintptr_t out, uintptr_t lse,
@@ -125,6 +215,11 @@ void backward(const std::string& dtype, uintptr_t q, uintptr_t k, uintptr_t v, u
 
 void register_attention(py::module_& m) {
   const BiasStrides none = {0, 0, 0, 0};
+  m.def("attention_takes", &takes, py::arg("q"), py::arg("k"), py::arg("v"));
+  m.def("attention_forward_tensors", &forward_tensors, py::arg("q"), py::arg("k"), py::arg("v"), py::arg("out"),
+        py::arg("lse"), py::arg("key_lengths"), py::arg("bias"), py::arg("slopes"), py::arg("query_offsets"),
+        py::arg("key_offsets"), py::arg("causal"), py::arg("window"), py::arg("scale"), py::arg("soft_cap"),
+        py::arg("dropout"), py::arg("seed"), py::arg("offset"));
   m.def("attention_forward", &forward, py::arg("dtype"), py::arg("q"), py::arg("k"), py::arg("v"), py::arg("out"),
         py::arg("lse"), py::arg("key_lengths"), py::arg("sizes"), py::arg("q_strides"), py::arg("k_strides"),
         py::arg("v_strides"), py::arg("out_strides"), py::arg("causal"), py::arg("scale"), py::arg("window") = 0,

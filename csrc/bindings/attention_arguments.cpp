@@ -6,11 +6,6 @@
 #include "bindings/checks.h"
 
 namespace wordkiln::bindings {
-namespace {
-
-constexpr int64_t kLargestHead = 256;
-
-}  // namespace
 
 AttentionSizes to_sizes(const Sizes& sizes) {
   const auto [batch, heads, kv_heads, queries, keys, head_size] = sizes;

@@ -8,6 +8,8 @@
 
 namespace wordkiln::bindings {
 
+constexpr int64_t kLargestHead = 256;
+
 using Sizes = std::tuple<int64_t, int64_t, int64_t, int64_t, int64_t, int64_t>;
 using Strides = std::tuple<int64_t, int64_t, int64_t>;
 using BiasStrides = std::tuple<int64_t, int64_t, int64_t, int64_t>;

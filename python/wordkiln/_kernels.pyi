@@ -1,6 +1,8 @@
 # Arrays are addresses (0: none), sizes and strides are in elements; shapes stand in csrc/include/wordkiln/.
 # Every function raises wordkiln.errors.ArgumentError for a dtype, size or address that cannot be.
 
+from torch import Tensor
+
 def available_isas() -> list[str]: ...
 def current_isa() -> str: ...
 def set_num_threads(threads: int) -> None: ...
@@ -34,6 +36,26 @@ def attention_forward(
     pages: int = 0,
     page_size: int = 0,
     page_count: int = 0,
+) -> None: ...
+def attention_takes(q: Tensor, k: Tensor, v: Tensor) -> bool: ...
+def attention_forward_tensors(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    key_lengths: Tensor | None,
+    bias: Tensor | None,
+    slopes: Tensor | None,
+    query_offsets: Tensor | None,
+    key_offsets: Tensor | None,
+    causal: bool,
+    window: int,
+    scale: float,
+    soft_cap: float,
+    dropout: float,
+    seed: int,
+    offset: int,
 ) -> None: ...
 def attention_backward(
     dtype: str,

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from wordkiln import _kernels
 from wordkiln.errors import ArgumentError
@@ -87,6 +88,71 @@ def test_attention_refuses_key_lengths_out_of_range(length):
     address = lengths.ctypes.data
     with pytest.raises(ArgumentError, match=rf"key_lengths\[0\]={length}: must be 0 to 3"):
         attention(pointers=(address,) * 5, lengths=address, sizes=(1, 1, 1, 1, 3, 1))
+
+
+def attention_of_tensors(**changes):
+    q, k = torch.zeros(2, 4, 3, 8), torch.zeros(2, 2, 5, 8)
+    given = {"q": q, "k": k, "v": k, "out": q.clone(), "lse": torch.zeros(2, 4, 3)}
+    given |= dict.fromkeys(("key_lengths", "bias", "slopes", "query_offsets", "key_offsets"))
+    numbers = {"causal": True, "window": 0, "scale": 1.0, "soft_cap": 0.0, "dropout": 0.0, "seed": 0, "offset": 0}
+    _kernels.attention_forward_tensors(**given | numbers | changes)
+
+
+def test_attention_takes_tensors():
+    attention_of_tensors()
+    attention_of_tensors(bias=torch.zeros(1, 4, 1, 5), slopes=torch.zeros(4, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"q": 7}, "q: must be a torch.Tensor"),
+        ({"q": np.zeros((2, 4, 3, 8), np.float32)}, "q: must be a torch.Tensor"),
+        ({"q": torch.zeros(2, 4, 8)}, "q: has 3 dimensions, must have 4"),
+        ({"q": torch.zeros(2, 4, 3, 8, dtype=torch.float16)}, "q: dtype must be float32, float64 or bfloat16"),
+        ({"q": torch.zeros(2, 4, 3, 16)[..., ::2]}, "q: rows must be contiguous"),
+        ({"q": torch.zeros(2, 3, 3, 8), "out": torch.zeros(2, 3, 3, 8), "lse": torch.zeros(2, 3, 3)}, "heads=3"),
+        ({"v": torch.zeros(2, 2, 4, 8)}, "v: shape does not fit q"),
+        ({"k": torch.zeros(2, 2, 5, 8, dtype=torch.float64)}, "k: dtype does not fit q"),
+        ({"out": torch.zeros(1, 4, 3, 8)}, "out: shape does not fit q"),
+        ({"lse": torch.zeros(2, 4, 4)}, "lse: shape does not fit q"),
+        ({"bias": torch.zeros(2, 4, 3, 4)}, "bias: shape does not fit"),
+        ({"bias": torch.zeros(2, 4, 3, 5, dtype=torch.float64)}, "bias: dtype does not fit q"),
+        ({"bias": torch.zeros(2, 4, 3, 10)[..., ::2]}, "bias: its last stride must be 0 or 1"),
+        ({"slopes": torch.zeros(4)}, "slopes: dtype must be float64"),
+        ({"slopes": torch.zeros(3, dtype=torch.float64)}, "slopes: must be 4 contiguous numbers"),
+        ({"key_lengths": torch.tensor([5, 6])}, r"key_lengths\[1\]=6: must be 0 to 5"),
+        ({"key_lengths": torch.tensor([5, 5], dtype=torch.int32)}, "key_lengths: dtype must be int64"),
+        ({"key_lengths": torch.tensor([5, 0, 5, 0])[::2]}, "key_lengths: must be 2 contiguous numbers"),
+        ({"query_offsets": torch.tensor([0, 3])}, "must be given together"),
+    ],
+)
+def test_attention_refuses_tensors(changes, message):
+    with pytest.raises(ArgumentError, match=message):
+        attention_of_tensors(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changed", "taken"),
+    [
+        ({}, True),
+        ({"q": torch.nn.Parameter(torch.zeros(2, 4, 3, 8))}, True),
+        ({"q": torch.zeros(2, 4, 3, 16)[..., ::2]}, True),
+        ({"q": torch.zeros(2, 4, 3, 8, dtype=torch.float16)}, False),
+        ({"q": torch.zeros(2, 3, 3, 8)}, False),
+        ({"q": torch.zeros(2, 4, 3, 8, device="meta")}, False),
+        ({"q": torch.zeros(4, 3, 8)}, False),
+        ({"q": torch.zeros(2, 4, 3, 8).to_sparse()}, False),
+        ({"q": torch.zeros(2, 4, 3, 0), "k": torch.zeros(2, 2, 5, 0), "v": torch.zeros(2, 2, 5, 0)}, False),
+        ({"q": torch.zeros(2, 4, 3, 257), "k": torch.zeros(2, 2, 5, 257), "v": torch.zeros(2, 2, 5, 257)}, False),
+        ({"k": torch.zeros(2, 0, 5, 8), "v": torch.zeros(2, 0, 5, 8)}, False),
+        ({"v": torch.zeros(2, 2, 5, 8, dtype=torch.float64)}, False),
+        ({"v": None}, False),
+    ],
+)
+def test_attention_knows_what_it_takes(changed, taken):
+    inputs = {"q": torch.zeros(2, 4, 3, 8), "k": torch.zeros(2, 2, 5, 8), "v": torch.zeros(2, 2, 5, 8)}
+    assert _kernels.attention_takes(**inputs | changed) is taken
 
 
 @pytest.mark.parametrize(

@@ -187,7 +187,7 @@ def test_packed_linear():
     drawn = drawn_rows(outputs, inputs)
     weight = draw(hollow(outputs, inputs, dtype=torch.float32), drawn, 0)
     x = torch.randn(2, inputs, generator=torch.Generator().manual_seed(1))
-    got = ops.PackedLinear(weight, storage="bfloat16")(x)
+    got = ops.linear(x, ops.PackedLinear(weight, storage="bfloat16"))
     want = torch.zeros(2, outputs, dtype=torch.float64)
     want[:, drawn] = x.double() @ weight[drawn].bfloat16().double().t()
     torch.testing.assert_close(got.double(), want, rtol=1e-4, atol=0.05)

@@ -46,7 +46,7 @@ def test_packed_matches_torch(storage, rows, outputs, inputs):
     x, weight, bias = (torch.randn(s, generator=generator) for s in ((rows, inputs), (outputs, inputs), (outputs,)))
     rounded = as_stored(weight, storage) if inputs else weight
     for b in (None, bias):
-        got = ops.PackedLinear(weight, b, storage)(x)
+        got = ops.linear(x, ops.PackedLinear(weight, b, storage))
         exact = F.linear(x.double(), rounded.double(), None if b is None else b.double())
         plain = F.linear(x, rounded, b)
         # The floor: as many roundings of the largest value as the sums may take in another order.
@@ -59,17 +59,17 @@ def test_packed_matches_torch(storage, rows, outputs, inputs):
 def test_packed_keeps_its_own_copy_and_takes_any_shape(storage):
     weight, x = torch.randn(9, 6), torch.randn(6, 2, 3).permute(1, 2, 0)
     packed = ops.PackedLinear(weight, storage=storage)
-    before = packed(x)
+    before = ops.linear(x, packed)
     weight.zero_()
-    assert torch.equal(packed(x), before)
-    assert torch.equal(packed(x[0, 0]), before[0, 0])
+    assert torch.equal(ops.linear(x, packed), before)
+    assert torch.equal(ops.linear(x[0, 0], packed), before[0, 0])
     assert before.shape == (2, 3, 9)
     assert packed.nbytes >= 9 * 6 * {"float32": 4, "bfloat16": 2, "int8": 1}[storage]
 
 
 def test_packed_bfloat16_rounds_as_torch_and_keeps_nan_and_infinity():
     values = torch.tensor([1 + 2**-8, 1 + 3 * 2**-8, 3.4e38, float("inf"), float("nan"), 1e-40, -0.0])
-    got = ops.PackedLinear(values[:, None], storage="bfloat16")(torch.ones(1, 1))[0]
+    got = ops.linear(torch.ones(1, 1), ops.PackedLinear(values[:, None], storage="bfloat16"))[0]
     torch.testing.assert_close(got, values.bfloat16().float(), rtol=0, atol=0, equal_nan=True)
 
 
@@ -82,12 +82,13 @@ def test_packed_refuses():
         (lambda: ops.PackedLinear(weight.double()), "weight: torch.float64"),
         (lambda: ops.PackedLinear(weight.to("meta")), "weight: torch.float32 on meta"),
         (lambda: ops.PackedLinear(weight, torch.zeros(2)), "bias: shape"),
+        (lambda: ops.linear(torch.zeros(1, 2), packed, torch.zeros(3)), "bias: must be None with packed weights"),
         (lambda: ops.PackedLinear(weight, storage="int4"), "storage='int4'"),
         (lambda: ops.PackedLinear(weight / 0, storage="int8"), "weight: must be finite"),
-        (lambda: packed(torch.zeros(())), "x: shape"),
-        (lambda: packed(torch.zeros(1, 3)), r"x: shape \[1, 3\] must be \[1, 2\]"),
-        (lambda: packed(torch.zeros(1, 2).double()), "x: torch.float64"),
-        (lambda: packed(torch.zeros(1, 2, requires_grad=True)), "x: requires a gradient"),
+        (lambda: ops.linear(torch.zeros(()), packed), "x: shape"),
+        (lambda: ops.linear(torch.zeros(1, 3), packed), r"x: shape \[1, 3\] must be \[1, 2\]"),
+        (lambda: ops.linear(torch.zeros(1, 2).double(), packed), "x: torch.float64"),
+        (lambda: ops.linear(torch.zeros(1, 2, requires_grad=True), packed), "x: requires a gradient"),
     ]:
         with pytest.raises(ArgumentError, match=message):
             call()

@@ -31,7 +31,7 @@ def in_pages(q, k, v, table, lengths):
 
 
 def packed_weights(storage):
-    return lambda x, weight, bias: ops.PackedLinear(weight, bias, storage)(x)
+    return lambda x, weight, bias: ops.linear(x, ops.PackedLinear(weight, bias, storage))
 
 
 def layer(op, gates, with_cells=False):

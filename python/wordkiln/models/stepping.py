@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import operator
 from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wordkiln._ids import checked_ids, checked_selection
 from wordkiln.errors import ArgumentError
 from wordkiln.models.state import KeyValueCache, State, batch_size, join_rows, select_rows
 
@@ -46,7 +46,7 @@ def begin(model: CausalLM, prompts: Sequence[Sequence[int]]) -> tuple[StepState,
 
 def step(model: CausalLM, state: StepState, ids: Any) -> Logits:
     """See `CausalLM.step`."""
-    array = _checked_ids("ids", ids, model.vocab_size)
+    array = checked_ids("ids", ids, model.vocab_size)
     if len(array) != len(state):
         raise ArgumentError(f"ids: {len(array)} ids for {len(state)} rows")
     if isinstance(state._inner, KeyValueCache) and max(state._inner.lengths) == model.max_positions:
@@ -59,15 +59,7 @@ def step(model: CausalLM, state: StepState, ids: Any) -> Logits:
 
 def select(state: StepState, rows: Sequence[int]) -> StepState:
     """See `CausalLM.select`."""
-    try:
-        chosen = [operator.index(row) for row in rows]
-    except TypeError as error:
-        raise ArgumentError("rows: must be a sequence of integers") from error
-    if not chosen:
-        raise ArgumentError("rows: must name at least one")
-    for row in chosen:
-        if not 0 <= row < len(state):
-            raise ArgumentError(f"rows: {row}: must be 0 to {len(state) - 1}")
+    chosen = checked_selection(rows, len(state))
     with torch.inference_mode():
         return StepState(select_rows(state._inner, chosen))
 
@@ -125,26 +117,12 @@ def _padded(
 def _checked_prompt(
     model: CausalLM, row: int, prompt: Sequence[int], name: str = "prompts"
 ) -> np.ndarray[Any, np.dtype[np.int64]]:
-    ids = _checked_ids(f"{name}[{row}]", prompt, model.vocab_size)
+    ids = checked_ids(f"{name}[{row}]", prompt, model.vocab_size)
     if model.max_positions is not None and len(ids) > model.max_positions:
         raise ArgumentError(
             f"{name}[{row}]: {len(ids)} ids: must be at most max_position_embeddings={model.max_positions}"
         )
     return ids
-
-
-def _checked_ids(name: str, ids: Any, vocab_size: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-    try:
-        array = np.asarray(ids)
-    except (ValueError, OverflowError) as error:
-        raise ArgumentError(f"{name}: must be a flat sequence of integers") from error
-    if array.ndim != 1 or not len(array):
-        raise ArgumentError(f"{name}: shape {list(array.shape)}: must be a flat sequence of at least one id")
-    if array.dtype.kind not in "iu":
-        raise ArgumentError(f"{name}: {array.dtype}: must be integers")
-    if not 0 <= array.min() <= array.max() < vocab_size:
-        raise ArgumentError(f"{name}: ids from {array.min()} to {array.max()}: must be 0 to {vocab_size - 1}")
-    return array.astype(np.int64)
 
 
 def _to_device(model: CausalLM, ids: np.ndarray[Any, np.dtype[np.int64]]) -> Tensor:

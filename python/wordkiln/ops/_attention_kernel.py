@@ -41,34 +41,14 @@ def attention_kernel(
 
     0 stands for no window and no cap; offsets go with a batch of one long row. The log-sum-exp has a gradient.
     """
-    q, k, v = contiguous_rows(q), contiguous_rows(k), contiguous_rows(v)
+    if not q.stride(-1) == k.stride(-1) == v.stride(-1) == 1:
+        q, k, v = contiguous_rows(q), contiguous_rows(k), contiguous_rows(v)
     bias = None if bias is None else contiguous_rows(bias)
     out, lse = empty_outputs(q)
-    _kernels.attention_forward(
-        dtype_name(q),
-        q.data_ptr(),
-        k.data_ptr(),
-        v.data_ptr(),
-        out.data_ptr(),
-        lse.data_ptr(),
-        address(key_lengths),
-        sizes_of(q, k, query_offsets),
-        strides_of(q, query_offsets),
-        strides_of(k, query_offsets),
-        strides_of(v, query_offsets),
-        strides_of(out, query_offsets),
-        causal,
-        scale,
-        window,
-        soft_cap,
-        address(bias),
-        bias_strides(bias),
-        address(slopes),
-        dropout,
-        *seed_and_offset(seed),
-        address(query_offsets),
-        address(key_offsets),
-    )
+    _kernels.attention_forward_tensors(
+        q, k, v, out, lse, key_lengths, bias, slopes, query_offsets, key_offsets,
+        causal, window, scale, soft_cap, dropout, *seed_and_offset(seed),
+    )  # fmt: skip
     return out, lse
 
 
@@ -189,10 +169,11 @@ def empty_outputs(q: Tensor) -> tuple[Tensor, Tensor]:
     # In q's own layout: [B, S, H, D] seen as [B, H, S, D] goes back to [B, S, H * D] without a copy.
     out = torch.empty_like(q)
     batch, heads, queries, head_size = q.shape
-    if head_size != 1 and out.stride(-1) != 1:
+    if out.stride(-1) != 1 and head_size != 1:
         out = q.new_empty(q.shape)
-    lse_dtype = torch.float32 if q.dtype.itemsize == 2 else q.dtype
-    return out, torch.empty((batch, heads, queries), dtype=lse_dtype, device=q.device)
+    if q.dtype.itemsize == 2:
+        return out, q.new_empty(batch, heads, queries, dtype=torch.float32)
+    return out, q.new_empty(batch, heads, queries)
 
 
 def _empty_bias(lse: Tensor, bias: Tensor | None, needed: bool) -> Tensor:

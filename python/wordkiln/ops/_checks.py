@@ -51,9 +51,9 @@ def kernel_lacks(x: Tensor, *, bfloat16: bool = False, cuda: bool = False) -> st
         bfloat16: whether the op has kernels for bfloat16 besides those for float32 and float64 on the CPU.
         cuda: whether it has kernels for GPUs.
     """
-    if cuda and x.device.type == "cuda":
+    if cuda and x.is_cuda:
         return _cuda.lacks(x)
-    if x.device.type not in ("cpu", "meta"):
+    if not x.is_cpu and x.device.type != "meta":
         return f"device {x.device.type}"
     taken = x.dtype in _DTYPE_NAMES and (bfloat16 or x.dtype != torch.bfloat16)
     return None if taken else f"dtype {x.dtype}"

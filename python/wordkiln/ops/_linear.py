@@ -13,22 +13,26 @@ from wordkiln.errors import ArgumentError
 from wordkiln.ops._checks import check_tensor
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def linear(x: Tensor, weight: Tensor | PackedLinear, bias: Tensor | None = None) -> Tensor:
     """`x @ weight.T + bias`.
 
     Args:
         x: [..., I].
-        weight: [O, I].
-        bias: [O], or None.
+        weight: [O, I]; or packed weights, for few rows and without a gradient: x is then float32 on the CPU.
+        bias: [O], or None, as it must be with packed weights, which hold theirs.
 
     Returns:
         [..., O].
 
     Raises:
-        ArgumentError: shapes, dtypes or devices do not fit.
+        ArgumentError: shapes, dtypes or devices do not fit; packed weights with a bias or an x that wants a gradient.
     """
     if x.dim() == 0:
         raise ArgumentError("x: shape [] must be [..., I]")
+    if isinstance(weight, PackedLinear):
+        if bias is not None:
+            raise ArgumentError("bias: must be None with packed weights; give it to ops.PackedLinear")
+        return weight._multiply(x)
     check_tensor("weight", weight, (None, x.shape[-1]), like=x)
     if bias is not None:
         check_tensor("bias", bias, (weight.shape[0],), like=x)
@@ -36,9 +40,9 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 class PackedLinear:
-    """An affine map whose weights are laid out once for products with 1 to 64 rows, for inference on the CPU.
+    """Weights and bias of `linear`, laid out once for products with 1 to 64 rows, for inference on the CPU.
 
-    It holds copies: weights that change afterwards need a new object. (A cache behind `linear` could not tell, so there
+    They are copies: weights that change afterwards need a new object. (A cache behind `linear` could not tell, so there
     is none.) Whatever the weights are stored as, products and sums are float32.
 
     Args:
@@ -63,20 +67,7 @@ class PackedLinear:
         pointer = 0 if bias is None else bias.data_ptr()
         self._packed = _kernels.PackedLinear(weight.data_ptr(), pointer, weight.shape[0], weight.shape[1], storage)
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """`x @ weight.T + bias`, without a gradient.
-
-        Args:
-            x: float32 [..., I] on the CPU.
-
-        Returns:
-            float32 [..., O].
-
-        Raises:
-            ArgumentError: shape, dtype or device do not fit, or `x` wants a gradient.
-        """
-        if x.dim() == 0:
-            raise ArgumentError("x: shape [] must be [..., I]")
+    def _multiply(self, x: Tensor) -> Tensor:
         check_tensor("x", x, (*x.shape[:-1], self._packed.inputs))
         self._check_kernel("x", x)
         if torch.is_grad_enabled() and x.requires_grad:

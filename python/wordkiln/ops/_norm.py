@@ -39,17 +39,30 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = No
     Raises:
         ArgumentError: the shapes do not fit.
     """
-    if x.dim() == 0:
-        raise ArgumentError("x: shape [] must be [..., D]")
-    check_tensor("weight", weight, (x.shape[-1],))
-    if residual is not None and residual.shape != x.shape:
-        raise ArgumentError(f"residual: shape {list(residual.shape)} must be {list(x.shape)}, as x")
-    others = [weight] if residual is None else [weight, residual]
-    same = all(other.dtype == x.dtype and other.device == x.device for other in others)
-    if not same or x.numel() < _FEW or kernel_lacks(x, bfloat16=True) is not None:
+    if not _takes(x, weight, residual):
+        if x.dim() == 0:
+            raise ArgumentError("x: shape [] must be [..., D]")
+        check_tensor("weight", weight, (x.shape[-1],))
+        if residual is not None and residual.shape != x.shape:
+            raise ArgumentError(f"residual: shape {list(residual.shape)} must be {list(x.shape)}, as x")
         return reference.rms_norm(x, weight, eps, residual)
     out, total, _ = _rms_norm(x, weight, residual, eps)
     return out if residual is None else (out, total)
+
+
+def _takes(x: Tensor, weight: Tensor, residual: Tensor | None) -> bool:
+    """Whether the kernel takes these, and the checks have nothing to say of them: asked first, it takes 2 us less."""
+    if x.numel() < _FEW or kernel_lacks(x, bfloat16=True) is not None:
+        return False
+    shape, dtype, device = x.shape, x.dtype, x.device
+    if (
+        not isinstance(weight, Tensor)
+        or weight.dtype is not dtype
+        or weight.shape != shape[-1:]
+        or weight.device != device
+    ):
+        return False
+    return residual is None or (residual.dtype is dtype and residual.shape == shape and residual.device == device)
 
 
 @op("wordkiln::rms_norm")
@@ -74,8 +87,11 @@ def _rms_norm(x: Tensor, weight: Tensor, residual: Tensor | None, eps: float) ->
 
 @_rms_norm.register_fake
 def _rms_norm_fake(x: Tensor, weight: Tensor, residual: Tensor | None, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    total = x.new_empty((0,) if residual is None else x.shape)
-    return x.new_empty(x.shape), total, x.new_empty(x.shape[:-1], dtype=torch.promote_types(x.dtype, torch.float32))
+    # Sizes one by one where they are no tensor's: a tuple of them takes twice as long.
+    x = x.contiguous()
+    out, total = torch.empty_like(x), x.new_empty(0) if residual is None else torch.empty_like(x)
+    rows = x.shape[:-1] or [()]
+    return out, total, x.new_empty(*rows, dtype=torch.float32) if x.dtype is torch.bfloat16 else x.new_empty(*rows)
 
 
 @op("wordkiln::rms_norm_backward")

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wordkiln import _kernels
+from wordkiln._ids import checked_ids, checked_selection
 from wordkiln.errors import ArgumentError
-from wordkiln.runtime._ids import checked_ids, checked_selection
 from wordkiln.runtime._kernel_calls import DType, check_dtype
 from wordkiln.runtime._pages import PagedState, PagePool
 from wordkiln.runtime.architecture import Architecture, TensorSource

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wordkiln._ids import checked_ids, checked_selection
 from wordkiln.errors import ArgumentError, FormatError
 from wordkiln.models.config import ModelConfig
-from wordkiln.runtime._ids import checked_ids, checked_selection
 from wordkiln.runtime._kernel_calls import DType, PackedLinear, check_dtype
 from wordkiln.runtime._recurrent import Recurrent, RecurrentState, join
 from wordkiln.runtime._weights import Array, load_weights

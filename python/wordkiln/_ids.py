@@ -1,4 +1,4 @@
-"""Token ids and numbers of rows as the runtime takes them."""
+"""Token ids and numbers of rows as models of either backend take them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ def checked_ids(name: str, ids: Any, vocab_size: int) -> NDArray[np.int64]:
 
 def checked_selection(rows: Sequence[int], count: int) -> list[int]:
     """At least one number of `count` rows; refuses everything else."""
-    chosen = [operator.index(row) for row in rows]
+    try:
+        chosen = [operator.index(row) for row in rows]
+    except TypeError as error:
+        raise ArgumentError("rows: must be a sequence of integers") from error
     if not chosen:
         raise ArgumentError("rows: must name at least one")
     for row in chosen:
