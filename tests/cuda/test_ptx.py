@@ -4,13 +4,13 @@ import os
 from pathlib import Path
 
 import pytest
+import test_attention_decode as decode
 import torch
 from attention_cases import CHANGES, assert_matches
 from conftest import ROOT
 from ladder import toolkit
 from ladder.runner import PtxRunner
 from test_attention_backward import assert_gradients_match
-from test_attention_decode import test_pages
 
 # (B, H, Hkv, S, K, D): small, with cut tiles, grouped heads and a second tile of keys.
 SHAPES = [(1, 2, 1, 5, 70, 32), (1, 1, 1, 20, 3, 64), (1, 1, 1, 18, 66, 128), (1, 1, 1, 17, 65, 256)]
@@ -52,7 +52,7 @@ def test_attention_decode(ptx, monkeypatch, shape):
 
 
 def test_pages_decode(ptx, monkeypatch):
-    test_pages(ptx, monkeypatch, 1, {"window": 50, "soft_cap": 2.0}, torch.bfloat16)
+    decode.test_pages(ptx, monkeypatch, 1, {"window": 50, "soft_cap": 2.0}, torch.bfloat16)
 
 
 @pytest.mark.parametrize("change", [CHANGES["plain"], CHANGES["all"]], ids=["plain", "all"])

@@ -49,6 +49,8 @@ SNIPPETS = {
     "arithmetic": ("mad.lo.s32 %r9, %r4, 3, -7;", (WHOLE * 3 - 7).astype(np.uint32)),
     "high half": ("mul.hi.u32 %r9, %r4, 0x80000000;", WHOLE // 2),
     "signed division": ("sub.s32 %r8, %r4, 64; div.s32 %r9, %r8, 7;", np.trunc((WHOLE - 64) / 7).astype(np.int32)),
+    "a field put in": ("bfi.b32 %r9, %r4, 0xf000, 4, 3;", 0xF000 | (WHOLE % 8) << 4),
+    "a field taken out": ("bfe.u32 %r9, %r4, 1, 2;", WHOLE // 2 % 4),
     "shift out": ("shl.b32 %r9, %r4, 40;", WHOLE * 0),
     "predicate": ("setp.lt.s32 %p1, %r4, 50; selp.b32 %r9, 1, 2, %p1;", np.where(WHOLE < 50, 1, 2)),
     "guard": ("mov.u32 %r9, 5; setp.ne.s32 %p1, %r1, 0; @!%p1 mov.u32 %r9, 6;", np.where(WHOLE % 64, 5, 6)),

@@ -101,6 +101,24 @@ def shift(ins: Instruction, values: Values) -> Run:
     return run
 
 
+def bit_field(ins: Instruction, values: Values) -> Run:
+    """Bfi puts the low `length` bits of one word into another from `first` on; bfe takes such a field out, unsigned."""
+    first, length = (values.reader(operand, "u32") for operand in ins.operands[-2:])
+    sources = [values.reader(operand, "u32") for operand in ins.operands[1:-2]]
+    write = values.writer(ins.operands[0], "u32")
+
+    def run(at: Lanes) -> None:
+        start = first(at).astype(np.uint64) & np.uint64(255)
+        mask = (np.uint64(1) << (length(at).astype(np.uint64) & np.uint64(255))) - np.uint64(1)
+        words = [read(at).astype(np.uint64) for read in sources]
+        if ins.opcode == "bfe":
+            write(at, (words[0] >> start & mask).astype(np.uint32))
+        else:
+            write(at, (words[1] & ~(mask << start) | (words[0] & mask) << start).astype(np.uint32))
+
+    return run
+
+
 _COMPARISONS = {
     "lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal, "eq": np.equal, "ne": np.not_equal,
     "lo": np.less, "ls": np.less_equal, "hi": np.greater, "hs": np.greater_equal,
@@ -220,6 +238,8 @@ TABLE: dict[str, tuple[Builder, set[str]]] = {
     "or": (elementwise(np.bitwise_or, 2), _WHOLE | {"pred"}),
     "xor": (elementwise(np.bitwise_xor, 2), _WHOLE | {"pred"}),
     "not": (elementwise(np.bitwise_not, 1), _WHOLE | {"pred"}),
+    "bfi": (bit_field, {"b32"}),
+    "bfe": (bit_field, {"u32"}),
     "shl": (shift, _WHOLE),
     "shr": (shift, _WHOLE),
     "setp": (compare, _ROUND | _WHOLE | _COMPARED),
