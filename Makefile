@@ -20,7 +20,7 @@ NATIVE := $(shell find csrc rust -type f -not -path '*/target/*' 2>/dev/null) Ca
 CXX_FILES := $(shell git ls-files --cached --others --exclude-standard 'csrc/*.cpp' 'csrc/*.cu' 'csrc/*.h' 'csrc/*.inc' 2>/dev/null)
 say = @printf '\033[1m== %s\033[0m\n' "$(1)"
 
-.PHONY: help demo test test-rust test-python sanitize cuda-check fuzz bench lint fmt wheel check-install clean
+.PHONY: help demo test test-rust test-python sanitize cuda-check cuda-tables cuda-mutants fuzz bench lint fmt wheel check-install clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1|/' | column -t -s '|'
@@ -63,10 +63,29 @@ cuda-check: $(VENV)/.built-test $(VENV)/.deps-cuda ## The GPU kernels without a 
 	@$(CUDA_BUILD) -B target/simt-sanitize -DWORDKILN_SIMT=ON -DWORDKILN_SANITIZE=ON >>target/cuda.log
 	@$(BIN)/cmake --build target/simt-sanitize --target _simt >>target/cuda.log || { cat target/cuda.log; exit 1; }
 	$(call say,running them on the CPU executor)
-	@$(BIN)/python -m pytest -q tests/cuda
+	@WORDKILN_CUDA_MODULE=$$(ls $(CURDIR)/target/cuda/cuda/_cuda*.so) $(BIN)/python -m pytest -q tests/cuda
 	@WORDKILN_SIMT=$$(ls target/simt-sanitize/simt/_simt*.so) ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0 \
 	    LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" \
 	    $(BIN)/python -m pytest -q tests/cuda --capture=sys -p no:cacheprovider --timeout=0
+	$(call say,comparing registers$(comma) occupancy and main loops with the committed tables)
+	@$(MAKE) --no-print-directory cuda-tables
+	$(call say,looking for races)
+	@$(CUDA_BUILD) -B target/simt-races -DWORDKILN_SIMT=ON -DWORDKILN_RACES=ON >>target/cuda.log
+	@$(BIN)/cmake --build target/simt-races --target _simt >>target/cuda.log || { cat target/cuda.log; exit 1; }
+	@WORDKILN_SIMT=$$(ls target/simt-races/simt/_simt*.so) $(BIN)/python -m pytest -q tests/cuda/test_executor.py -p no:cacheprovider
+	@cd tests/cuda && for family in forward decode backward; do \
+	    found=$$($(CURDIR)/$(BIN)/python -m ladder.trial $$family $(CURDIR)/target/simt-races/simt/_simt*.so); \
+	    echo "$$family: $$found"; test "$$found" = -; \
+	done
+	$(call say,planting bugs)
+	@$(MAKE) --no-print-directory cuda-mutants "MUTANTS='no barrier before keys are overwritten' 'tail read out of bounds'"
+
+# TABLES=--write: the tables as they are now, where a change is meant.
+cuda-tables:
+	@cd tests/cuda && $(CURDIR)/$(BIN)/python -m ladder.tables $(CURDIR)/target/cuda/cuda/_cuda*.so $(CURDIR)/target/simt/simt/_simt*.so $(TABLES)
+
+cuda-mutants: ## Every planted bug in the GPU kernels, each of which a rung must catch; after cuda-check (an hour; MUTANTS="'name' --write")
+	@cd tests/cuda && $(CURDIR)/$(BIN)/python -m ladder.mutants $(MUTANTS)
 
 fuzz: ## Fuzz loading, training and encoding of tokenizers (SECONDS_EACH=60, TARGETS=load)
 	@bash rust/bpe/fuzz/run.sh

@@ -1,5 +1,7 @@
 #include "simt/executor.h"
 
+#include <dlfcn.h>
+
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
@@ -9,6 +11,7 @@
 #include <vector>
 
 #include "simt/fiber.h"
+#include "simt/observer.h"
 
 namespace wordkiln::simt {
 namespace {
@@ -63,7 +66,7 @@ struct Thread {
 };
 
 struct Block {
-  int index;
+  int index, slot;
   std::byte* shared;
   std::vector<Thread*> threads;
 };
@@ -82,9 +85,12 @@ struct Machine {
   std::vector<Block> resident;
   std::vector<std::unique_ptr<Thread>> pool;
   Thread* self = nullptr;
+  bool in_kernel = false;
   std::string failure;
   uint64_t random;
 } machine;
+
+constinit Observer* heard_by = nullptr;  // set while statics are initialised, maybe before `machine` is
 
 // Xorshift (Marsaglia 2003).
 uint64_t draw() {
@@ -228,7 +234,9 @@ void thread_main() {
 bool step(Thread& t) {
   if (t.state != State::kReady) return false;
   machine.self = &t;
+  machine.in_kernel = true;
   t.fiber.resume();
+  machine.in_kernel = false;
   if (!machine.failure.empty()) throw Error(std::exchange(machine.failure, {}));
   return true;
 }
@@ -273,7 +281,9 @@ std::unique_ptr<std::byte, FreeDeleter> new_shared() {
 
 void start_block(Block& block, int index, std::byte* shared, int slot) {
   block.index = index;
+  block.slot = slot;
   block.shared = shared;
+  if (heard_by != nullptr) heard_by->start_block(slot, shared, machine.shared_bytes);
   for (int i = 0; i < machine.threads; ++i) {
     Thread& t = *machine.pool[static_cast<std::size_t>(slot) * machine.threads + i];
     t.block = &block;
@@ -291,7 +301,29 @@ void start_block(Block& block, int index, std::byte* shared, int slot) {
 
 Schedule& schedule() { return machine.schedule; }
 
+Observer*& observer() { return heard_by; }
+
+bool runs_kernel() { return machine.in_kernel; }
+
+int block_slot() { return machine.self->block->slot; }
+
+bool on_own_stack(const void* p) { return machine.self->fiber.owns(p); }
+
 Counters& counters() { return machine.counters; }
+
+std::function<void(const Request&)>& elsewhere() {
+  static std::function<void(const Request&)> runner;
+  return runner;
+}
+
+bool runs_elsewhere() { return elsewhere() != nullptr; }
+
+void run_elsewhere(const void* kernel, int blocks, int threads, std::size_t shared_bytes, bool cooperative,
+                   std::string parameters) {
+  Dl_info symbol;
+  if (dladdr(kernel, &symbol) == 0 || symbol.dli_saddr != kernel) throw Error("launch: the kernel's symbol is hidden");
+  elsewhere()({symbol.dli_sname, blocks, threads, shared_bytes, cooperative, std::move(parameters)});
+}
 
 int thread_index() { return machine.self->index; }
 
@@ -309,6 +341,7 @@ void cp_async16(void* shared, const void* global, bool valid, Site site) {
   if (!in_shared(shared, 16)) fail("cp_async16: the destination is outside shared memory", site);
   ++machine.counters.async_copies;
   const Copy copy = {shared, valid ? global : nullptr, machine.self->groups};
+  if (heard_by != nullptr) heard_by->copy_starts(shared, copy.from, site);
   const Copies when = machine.schedule.copies;
   if (when == Copies::kEarly || (when == Copies::kRandom && draw() % 2 == 0)) land(copy);
   machine.self->copies.push_back(copy);
@@ -321,7 +354,9 @@ void cp_async_wait(int pending) {
   const int last = machine.self->groups - pending;
   const auto landed = [last](const Copy& copy) { return copy.group < last; };
   for (const Copy& copy : copies) {
-    if (landed(copy)) land(copy);
+    if (!landed(copy)) continue;
+    land(copy);
+    if (heard_by != nullptr) heard_by->copy_lands(copy.to);
   }
   copies.erase(std::remove_if(copies.begin(), copies.end(), landed), copies.end());
 }
@@ -329,6 +364,7 @@ void cp_async_wait(int pending) {
 void ldmatrix_x4(uint32_t (&matrices)[4], const void* row, bool transposed, Site site) {
   if (!aligned(row)) fail("ldmatrix: a row's address is no multiple of 16", site);
   if (!in_shared(row, 16)) fail("ldmatrix: a row is outside shared memory", site);
+  if (heard_by != nullptr) heard_by->read(row, 16, site);
   Thread& me = *machine.self;
   std::memcpy(me.lane.in.ldmatrix.row, row, 16);
   me.lane.in.ldmatrix.address = reinterpret_cast<uintptr_t>(row);
@@ -368,7 +404,9 @@ uint32_t shuffle(uint32_t value, int source_lane, Site site) {
 }
 
 void sync_warp(Site site) {
-  meet(Meeting::kSync, site, [](Thread* const*) {});
+  meet(Meeting::kSync, site, [](Thread* const* warp) {
+    if (heard_by != nullptr) heard_by->join(warp[0]->index, kLanes);
+  });
 }
 
 void sync_block(Site site) {
@@ -377,6 +415,7 @@ void sync_block(Site site) {
   const std::vector<Thread*>& threads = me.block->threads;
   if (!all_at(threads.data(), machine.threads, State::kAtBlock, site.line)) return me.fiber.leave();
   ++machine.counters.block_barriers;
+  if (heard_by != nullptr) heard_by->join(0, machine.threads);
   for (Thread* t : threads) t->state = State::kReady;
 }
 
@@ -390,6 +429,7 @@ void sync_grid(unsigned* counter, unsigned phase, Site site) {
     if (!all_at(block.threads.data(), machine.threads, State::kAtGrid, site.line)) return me.fiber.leave();
   }
   ++machine.counters.grid_barriers;
+  if (heard_by != nullptr) heard_by->join_grid();
   *counter = before + static_cast<unsigned>(machine.blocks);
   for (const Block& block : machine.resident) {
     for (Thread* t : block.threads) t->state = State::kReady;
@@ -424,6 +464,7 @@ void run(int blocks, int threads, std::size_t shared_bytes, bool cooperative, co
   while (machine.pool.size() < static_cast<std::size_t>(together) * threads) {
     machine.pool.push_back(std::make_unique<Thread>());
   }
+  if (heard_by != nullptr) heard_by->launch(together, threads);
   for (int first = 0; first < blocks; first += together) {
     std::vector<std::unique_ptr<std::byte, FreeDeleter>> shared;
     machine.resident.assign(static_cast<std::size_t>(together), Block{});

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <functional>
 #include <stdexcept>
+#include <string>
 
 namespace wordkiln::simt {
 
@@ -63,6 +64,21 @@ void sync_grid(unsigned* counter, unsigned phase, Site site);
 
 // Ends the launch with an Error.
 [[noreturn]] void fail(const char* why, Site site);
+
+// A launch as the host asked for it: the kernel's mangled name, and its parameters as they lie in memory.
+struct Request {
+  std::string kernel;
+  int blocks, threads;
+  std::size_t shared_bytes;
+  bool cooperative;
+  std::string parameters;
+};
+
+// Where one is set, it gets the launches and the fibers none: tests run them in the interpreter of PTX.
+std::function<void(const Request&)>& elsewhere();
+bool runs_elsewhere();
+void run_elsewhere(const void* kernel, int blocks, int threads, std::size_t shared_bytes, bool cooperative,
+                   std::string parameters);
 
 // Runs `kernel` once for each of blocks * threads threads. Throws Error for what is wrong with the kernel.
 void run(int blocks, int threads, std::size_t shared_bytes, bool cooperative, const std::function<void()>& kernel);

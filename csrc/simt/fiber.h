@@ -21,6 +21,11 @@ class Fiber {
   // Back to who resumed it. Called from inside; `for_good`: the fiber is not resumed again.
   void leave(bool for_good = false);
 
+  bool owns(const void* p) const {
+    const std::byte* at = static_cast<const std::byte*>(p);
+    return at >= stack_ && at < stack_ + kStack;
+  }
+
  private:
   static constexpr std::size_t kStack = 256 * 1024;  // sanitizers' frames are large; untouched pages cost nothing
 

@@ -53,3 +53,21 @@ def test_threads_that_wait_for_each_other_are_told_by_file_and_line(scheduled, f
     for place in places:
         wanted = "has returned" if place is None else f"faults.cpp:{line_of(fault.replace(' ', '_'), *place)}"
         assert wanted in text
+
+
+@pytest.mark.parametrize(
+    ("fault", "one", "other"),
+    [
+        ("warp barrier between warps", "[0] = 1", "+ 32"),
+        ("shuffle as a barrier", "[0] = 1", "^ 1"),
+        ("copy read too soon", "cp_async16", "+ 1"),
+        ("blocks write the same", "*a.word", "*a.word"),
+    ],
+)
+def test_races_are_told_by_both_places(scheduled, fault, one, other):
+    if not scheduled.finds_races:
+        pytest.skip("needs the build that looks for races: make cuda-check")
+    with pytest.raises(RuntimeError, match="race on") as raised:
+        scheduled.run_fault(fault)
+    places = set(re.findall(r"faults.cpp:(\d+)", str(raised.value)))
+    assert places == {str(line_of(fault.replace(" ", "_"), call)) for call in (one, other)}

@@ -12,6 +12,7 @@
 #include <string>
 #else
 #include <cstring>
+#include <string>
 
 #include "simt/executor.h"
 #endif
@@ -83,9 +84,25 @@ inline void zero(void* global, size_t bytes, cuda::Stream stream) {
 
 #else
 
+// As they lie in a GPU's parameter memory.
+template <typename... Parameters>
+std::string parameter_bytes(const Parameters&... parameters) {
+  std::string bytes;
+  const auto append = [&bytes](const void* p, size_t size, size_t alignment) {
+    bytes.resize((bytes.size() + alignment - 1) / alignment * alignment);
+    bytes.append(static_cast<const char*>(p), size);
+  };
+  (append(&parameters, sizeof parameters, alignof(Parameters)), ...);
+  return bytes;
+}
+
 template <typename... Parameters, typename... Arguments>
 void launch(void (*kernel)(Parameters...), int blocks, int threads, size_t shared_bytes, cuda::Stream, Launch mode,
             const Arguments&... arguments) {
+  if (simt::runs_elsewhere()) {
+    return simt::run_elsewhere(reinterpret_cast<const void*>(kernel), blocks, threads, shared_bytes,
+                               mode == Launch::kCooperative, parameter_bytes<Parameters...>(arguments...));
+  }
   simt::run(blocks, threads, shared_bytes, mode == Launch::kCooperative, [&] { kernel(Parameters(arguments)...); });
 }
 

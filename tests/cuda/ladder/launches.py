@@ -1,0 +1,74 @@
+"""How the host launches each kernel: threads and shared memory, as its own code asks for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from attention_cases import CHANGES, arguments_for, draw, run, run_backward
+
+from ladder import toolkit
+from ladder.ptx import entries
+
+
+@dataclass(frozen=True)
+class Launch:
+    threads: int
+    shared_bytes: int
+
+
+class Monkeypatch:
+    """What the tests' helpers want of pytest's."""
+
+    @staticmethod
+    def setattr(owner: object, name: str, value: object) -> None:
+        setattr(owner, name, value)
+
+
+def _attention(simt: ModuleType) -> None:
+    """Every type, size of a head, and with and without something between the products and the softmax."""
+    types = (torch.bfloat16, torch.float16, torch.float32)
+    for dtype in types:
+        for size in (32, 64, 128, 256):
+            for queries in (1, 17):  # decoding, and not
+                for change in ("plain", "all"):
+                    shape = (1, 1, 1, queries, 5, size)
+                    arguments = arguments_for(shape, CHANGES[change], dtype)
+                    q, k, v = draw(shape, dtype)
+                    out, lse = run(simt, Monkeypatch, q, k, v, arguments)
+                    run_backward(simt, Monkeypatch, q, k, v, out, lse, out, lse, arguments)
+
+
+# One a family of kernels; what none of them launches is an error of `of_module`.
+COVERING: list[Callable[[ModuleType], None]] = [_attention]
+
+
+def recorded(simt: ModuleType) -> dict[str, Launch]:
+    """The launches of all covering calls by the kernels' mangled names; nothing runs."""
+    seen: dict[str, Launch] = {}
+
+    def note(name: str, _blocks: int, threads: int, shared_bytes: int, _cooperative: bool, _parameters: bytes) -> None:
+        launch = Launch(threads, shared_bytes)
+        if seen.setdefault(name, launch) != launch:
+            raise RuntimeError(f"{name} is launched in two ways: {seen[name]} and {launch}")
+
+    simt.run_launches(note)
+    try:
+        for call in COVERING:
+            call(simt)
+    finally:
+        simt.run_launches(None)
+    return seen
+
+
+def of_module(simt: ModuleType, module: Path, folder: Path) -> Iterator[tuple[str, Launch]]:
+    """Every kernel of the built module with its launch. Raises LookupError for one that no covering call launches."""
+    launches = recorded(simt)
+    for path in toolkit.extract(module, "ptx", folder):
+        for name in entries(path.read_text()):
+            if name not in launches:
+                raise LookupError(f"no call in ladder/launches.py launches {name}")
+            yield name, launches[name]

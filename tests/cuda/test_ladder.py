@@ -1,0 +1,77 @@
+"""The ladder beyond the executor: what its tools read out of machine code, and that planted bugs still apply."""
+
+import pytest
+from ladder import bound, disassembly, instructions, mutants, tables
+from ladder.resources import short
+
+# A loop of 2 products, one load for them, a mask that a branch jumps over, and a copy.
+SASS = """
+        Function : kernel
+    .headerflags    @"EF_CUDA_SM80"
+        /*0000*/                   S2R R3, SR_CTAID.X ;                    /* 0x0000000000037919 */
+                                                                           /* 0x000e620000002500 */
+        /*0010*/                   LDSM.16.M88.4 R4, [R3] ;                /* 0x00 */
+        /*0020*/                   LDGSTS.E.BYPASS.128 [R5], [R6.64] ;     /* 0x00 */
+        /*0030*/                   HMMA.16816.F32.BF16 R8, R4, R6, R8 ;    /* 0x00 */
+        /*0040*/              @!P1 BRA 0x70 ;                              /* 0x00 */
+        /*0050*/                   FSEL R8, R8, -INF, P2 ;                 /* 0x00 */
+        /*0060*/                   STL [R1], R8 ;                          /* 0x00 */
+        /*0070*/                   HMMA.16816.F32.BF16 R8, R4, R6, R8 ;    /* 0x00 */
+        /*0080*/               @P0 BRA 0x10 ;                              /* 0x00 */
+        /*0090*/                   EXIT ;                                  /* 0x00 */
+"""
+
+
+def loop_of(text):
+    return disassembly.main_loop(dict(disassembly.parse(text))["kernel"])
+
+
+def test_the_main_loop_is_what_most_rounds_run():
+    loop = loop_of(SASS)
+    assert [i.name.split(".")[0] for i in loop.instructions] == ["LDSM", "LDGSTS", "HMMA", "BRA", "HMMA", "BRA"]
+    assert loop.tensor_share == pytest.approx(2 / 6)
+    assert loop.products_per_load == 2
+    assert list(instructions.faults("kernel", loop, allowed_local=0)) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fault"),
+    [
+        ("BYPASS.128", "64", "copies of less than 16 bytes"),
+        ("@!P1 BRA 0x70 ; ", "NOP ;           ", "local memory"),
+    ],
+)
+def test_what_a_main_loop_may_not_do_is_told(old, new, fault):
+    assert any(fault in text for text in instructions.faults("kernel", loop_of(SASS.replace(old, new)), 0))
+
+
+def test_the_bound_of_a_loop_worked_out_by_hand():
+    # A100: an HMMA keeps a scheduler's tensor core busy for 2048 / 256 = 8 cycles; LDSM.4 and LDGSTS.128 move 512 bytes
+    # each, which a quarter of 128 bytes a cycle takes 16 cycles for.
+    loop = loop_of(SASS)
+    assert bound.cycles(loop, bound.A100)["tensor"] == 16
+    assert bound.cycles(loop, bound.A100)["shared"] == 32
+    assert bound.bound(loop, bound.A100) == (0.5, "shared")
+
+
+def test_a_changed_table_is_told_line_by_line():
+    assert tables.differences("a\t1\nb\t2\n", "a\t1\nb\t3\n") == ["- b\t2", "+ b\t3"]
+
+
+def test_short_names():
+    name = "_ZN8wordkiln4cuda24attention_forward_kernelINS_6device8Bfloat16ELi32ELb1EEEvNS0_13ForwardParamsE"
+    assert short(name) == "attention_forward<Bfloat16, 32, true>"
+
+
+@pytest.mark.parametrize("mutant", mutants.MUTANTS, ids=lambda m: m.name)
+def test_planted_bugs_still_apply(mutant):
+    text = (mutants.ROOT / "csrc" / "cuda" / mutant.file).read_text()
+    assert text.count(mutant.old) == 1
+    assert mutant.old != mutant.new
+
+
+@pytest.mark.abuse
+def test_a_planted_bug_that_no_longer_applies_is_an_error(monkeypatch, tmp_path):
+    monkeypatch.setattr(mutants, "WORK", tmp_path)
+    with pytest.raises(LookupError, match="0 times 'no such text'"):
+        mutants.mutated(mutants.Mutant("gone", "forward", "attention/forward.h", "no such text", ""))

@@ -1,0 +1,61 @@
+"""The GPU kernels' PTX, as nvcc left it in the built `_cuda`, in an interpreter against `ops.reference`."""
+
+import os
+from pathlib import Path
+
+import pytest
+import test_attention_decode as decode
+import torch
+from attention_cases import CHANGES, assert_matches
+from conftest import ROOT
+from ladder import toolkit
+from ladder.runner import PtxRunner
+from test_attention_backward import assert_gradients_match
+
+# (B, H, Hkv, S, K, D): small, with cut tiles, grouped heads and a second tile of keys.
+SHAPES = [(1, 2, 1, 5, 70, 32), (1, 1, 1, 20, 3, 64), (1, 1, 1, 18, 66, 128), (1, 1, 1, 17, 65, 256)]
+
+
+@pytest.fixture(scope="session")
+def runner(tmp_path_factory):
+    module = os.environ.get("WORDKILN_CUDA_MODULE")  # set by `make cuda-check`, which has built it
+    if module is None:
+        pytest.skip("needs the built _cuda: make cuda-check")
+    return PtxRunner(toolkit.extract(Path(module), "ptx", ROOT / "target" / "cuda-ladder" / "ptx"))
+
+
+@pytest.fixture(params=[{}, {"early": True, "warp_ahead": True}], ids=["together", "warp_ahead"])
+def ptx(simt, runner, request):
+    """`_simt`, whose launches the interpreter runs; copies land late or early, warps run together or one ahead."""
+    runner.schedule = request.param
+    runner.launched.clear()
+    simt.run_launches(runner)
+    yield simt
+    simt.run_launches(None)
+    assert runner.launched
+
+
+@pytest.mark.parametrize("change", [CHANGES["plain"], CHANGES["all"]], ids=["plain", "all"])
+@pytest.mark.parametrize("shape", [(1, 2, 1, 20, 70, 32), *SHAPES[1:]], ids=str)
+def test_attention_forward(ptx, monkeypatch, shape, change):
+    assert_matches(ptx, monkeypatch, shape, change, torch.bfloat16)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
+def test_attention_in_other_types(ptx, monkeypatch, dtype):
+    assert_matches(ptx, monkeypatch, (1, 2, 1, 20, 70, 32), CHANGES["all"], dtype)
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 2, 2, 130, 64), (1, 2, 1, 1, 70, 128), (1, 1, 1, 3, 66, 256)], ids=str)
+def test_attention_decode(ptx, monkeypatch, shape):
+    assert_matches(ptx, monkeypatch, shape, CHANGES["causal"], torch.bfloat16)
+
+
+def test_pages_decode(ptx, monkeypatch):
+    decode.test_pages(ptx, monkeypatch, 1, {"window": 50, "soft_cap": 2.0}, torch.bfloat16)
+
+
+@pytest.mark.parametrize("change", [CHANGES["plain"], CHANGES["all"]], ids=["plain", "all"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_attention_backward(ptx, monkeypatch, shape, change):
+    assert_gradients_match(ptx, monkeypatch, shape, change, torch.bfloat16)
