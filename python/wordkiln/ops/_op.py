@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 _PLAIN = (Tensor, torch.nn.Parameter)
-# Told apart from tensors first: isinstance(x, Tensor) asks torch's metaclass, 0.1 us for each that is none.
-_OPTIONS = frozenset((type(None), bool, int, float))
+# Told apart from tensors first: isinstance(x, Tensor) asks torch's metaclass, 0.1 us for each that is none. Lists are
+# of numbers. What is missing here sends its op through the dispatcher.
+_OPTIONS = frozenset((type(None), bool, int, float, str, list))
 
 
 class Op:
