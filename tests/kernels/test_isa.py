@@ -71,13 +71,16 @@ def test_an_unknown_instruction_set_is_a_named_error():
 @pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
 def test_all_instruction_sets_agree(results, dtype):
     # They differ in fused multiply-adds and in the order of sums: some tens of roundings of values of order 1 to 10.
-    # What is stored as bfloat16 may then round to a neighbour.
+    # What is stored as bfloat16 may then round to a neighbour; and the tile unit takes attention's weights and their
+    # gradients rounded to bfloat16, which shows where a sum's terms, of the order of the largest results, cancel.
     tolerance = 2.0**-6 if dtype == "bfloat16" else 500 * np.finfo(dtype).eps
     baseline = results["baseline"]
     names = [name for name in baseline if name.startswith(dtype) and name.split()[1] not in ULPS]
     for isa, result in results.items():
         for name in names:
-            np.testing.assert_allclose(result[name], baseline[name], tolerance, tolerance, err_msg=f"{isa}: {name}")
+            want = baseline[name]
+            absolute = tolerance * (max(1, np.abs(want).max(initial=0)) if isa == "amx" else 1)
+            np.testing.assert_allclose(result[name], want, tolerance, absolute, err_msg=f"{isa}: {name}")
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -57,7 +57,7 @@ def test_matches_the_definition(sizes, arguments, with_bias):
 @pytest.mark.parametrize("with_bias", [True, False])
 def test_the_path_without_a_kernel_matches_the_definition(chunk, with_bias, monkeypatch):
     monkeypatch.setattr(_cross_entropy_chunks, "_CHUNK_ROWS", chunk)
-    monkeypatch.setattr(_linear_cross_entropy, "kernel_lacks", lambda x: "this test")
+    monkeypatch.setattr(_linear_cross_entropy, "kernel_lacks", lambda x, **_: "this test")
     hidden, weight, bias, targets = draw()
     inputs = (hidden, weight, bias if with_bias else None, targets)
     got = gradients(ops.linear_cross_entropy, *inputs, label_smoothing=0.1, z_loss=0.2)
@@ -208,7 +208,7 @@ def test_no_target_that_counts_gives_nan_as_torch_does(rows):
     assert ops.linear_cross_entropy(hidden, weight, torch.full((rows,), -100), bias).isnan()
 
 
-@pytest.mark.parametrize(("rows", "width", "vocabulary"), [(70, 64, 100), (600, 40, 1000), (257, 33, 513), (1, 1, 1)])
+@pytest.mark.parametrize(("rows", "width", "vocabulary"), [(70, 64, 100), (600, 40, 1000), (257, 33, 513), (2, 1, 1)])
 @pytest.mark.parametrize("options", [{}, {"label_smoothing": 0.1, "z_loss": 0.01, "reduction": "sum"}], ids=str)
 def test_bfloat16_error_is_at_most_twice_the_plain_expression_s(rows, width, vocabulary, options):
     inputs = draw(rows, width, vocabulary, torch.bfloat16)
@@ -216,8 +216,9 @@ def test_bfloat16_error_is_at_most_twice_the_plain_expression_s(rows, width, voc
     exact = gradients(ops.reference.linear_cross_entropy, *exact_inputs, **options)
     plain = gradients(ops.reference.linear_cross_entropy, *inputs, **options)
     for got, peer, want in zip(gradients(ops.linear_cross_entropy, *inputs, **options), plain, exact, strict=True):
-        # The floor: rounding the gradient of the logits and the result, half a unit in the last place each.
-        floor = torch.finfo(torch.bfloat16).eps * want.abs().max()
+        # The floor: rounding the gradient of the logits and the result, half a unit in the last place each; and that the
+        # loss, 0 for a vocabulary of one word, is a difference of float32 numbers of order 1.
+        floor = torch.finfo(torch.bfloat16).eps * want.abs().max() + 4 * torch.finfo(torch.float32).eps
         assert (got.double() - want).abs().max() <= 2 * (peer.double() - want).abs().max() + floor
 
 
