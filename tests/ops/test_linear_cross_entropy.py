@@ -216,8 +216,8 @@ def test_bfloat16_error_is_at_most_twice_the_plain_expression_s(rows, width, voc
     exact = gradients(ops.reference.linear_cross_entropy, *exact_inputs, **options)
     plain = gradients(ops.reference.linear_cross_entropy, *inputs, **options)
     for got, peer, want in zip(gradients(ops.linear_cross_entropy, *inputs, **options), plain, exact, strict=True):
-        # The floor: rounding the gradient of the logits and the result, half a unit in the last place each; and that the
-        # loss, 0 for a vocabulary of one word, is a difference of float32 numbers of order 1.
+        # The floor: rounding the gradient of the logits and the result, half a unit in the last place each; and that
+        # the loss, 0 for a vocabulary of one word, is a difference of float32 numbers of order 1.
         floor = torch.finfo(torch.bfloat16).eps * want.abs().max() + 4 * torch.finfo(torch.float32).eps
         assert (got.double() - want).abs().max() <= 2 * (peer.double() - want).abs().max() + floor
 
