@@ -7,7 +7,15 @@ import pytest
 
 import wordkiln
 
-TESTS = ["tests/kernels/test_bindings.py", "tests/ops", "tests/nn"]
+TESTS = [
+    "tests/kernels/test_bindings.py",
+    "tests/kernels/test_recurrent_step.py",
+    "tests/ops",
+    "tests/nn",
+    "tests/runtime/test_decoder.py",
+    "tests/runtime/test_kernel_calls.py",
+    "tests/runtime/test_recurrent_model.py",
+]
 # These start processes or compilers of their own, which would not load this build, or need none of it.
 SKIPPED = "not compile and not opcheck and not sound_torch_op and not never_holds"
 
