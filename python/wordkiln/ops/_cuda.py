@@ -16,6 +16,7 @@ _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 try:
     from wordkiln import _cuda as _built
 except ImportError:  # a build without CUDA has no such module
+    # For mypy it is a module (the stub); where stubs are left out the comment would be the error.
     _built = None  # type: ignore[assignment, unused-ignore]
 
 _module: ModuleType | None = _built
