@@ -1,4 +1,4 @@
-"""`_kernels.RecurrentStep` against torch's modules, step after step, in every storage. Instruction sets: test_isa.py."""
+"""`_kernels.RecurrentStep` against torch's modules, in every storage. On every instruction set: test_isa.py."""
 
 import numpy as np
 import pytest
