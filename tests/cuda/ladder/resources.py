@@ -46,8 +46,10 @@ def resident_blocks(questions: list[tuple[str, Usage, Launch]], folder: Path) ->
     """Blocks a multiprocessor by NVIDIA's cuda_occupancy.h."""
     program = folder / "occupancy"
     source = Path(__file__).with_name("occupancy.cpp")
-    include = toolkit.folder() / "include"
-    subprocess.run(["g++", "-std=c++20", f"-I{include}", source, "-o", program], check=True)
+    place = toolkit.folder()
+    options = ["-std=c++20", f"-I{place / 'include'}", f"-I{place / 'include' / 'cccl'}", "-o", program]
+    libraries = [f"-L{place / 'lib'}", "-lcudart_static", "-ldl", "-lpthread", "-lrt"]
+    subprocess.run(["g++", *options, source, *libraries], check=True)
     lines = [
         f"{architecture.removeprefix('sm_')} {use.registers} {use.shared} {launch.shared_bytes} {launch.threads}"
         for architecture, use, launch in questions
