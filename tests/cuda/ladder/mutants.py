@@ -1,6 +1,7 @@
 """Rung 6: planted bugs, each of which some rung must catch.
 
-python -m ladder.mutants [--write] [NAME...]      needs the builds of `make cuda-check`; --write: the table
+python -m ladder.mutants [--write] [--first] [NAME...]      needs the builds of `make cuda-check`
+--write: their rows of the table; --first: no further rung for one that was noticed
 
 A mutant is a change of one place of one source. Its family's sources are compiled again with the commands of each build
 and linked with that build's other objects; then `ladder.trial` runs. One that no longer applies is an error.
@@ -113,14 +114,26 @@ def verdict(family: str, module: Path, ptx: list[Path], sanitized: bool) -> str:
     return errors[0].split("ERROR: ")[-1] if errors else f"ends with {result.returncode}"
 
 
-def verdicts(mutant: Mutant) -> dict[str, str]:
-    copy = mutated(mutant)
-    modules = {target: rebuilt(copy, target, mutant.family) for target in set(TARGETS.values())}
-    found = {}
+def verdicts(mutant: Mutant, first: bool = False) -> dict[str, str]:
+    """What each rung says; `first`: none behind the first that notices."""
+    copy, found = mutated(mutant), dict.fromkeys(TARGETS, "not run")
+    modules: dict[str, Path] = {}
     for rung, target in TARGETS.items():
+        if target not in modules:
+            modules[target] = rebuilt(copy, target, mutant.family)
         ptx = ptx_of(copy, mutant.family) if rung == "ptx" else []
         found[rung] = verdict(mutant.family, modules[target], ptx, rung == "sanitizers")
+        if first and found[rung] != "-":
+            break
     return found
+
+
+def write(rows: dict[str, dict[str, str]]) -> None:
+    """Puts these rows into the table, in the list's order."""
+    known = [line.split("\t") for line in TABLE.read_text().splitlines()[1:]] if TABLE.exists() else []
+    table = {name: cells for name, *cells in known} | {name: [*map(brief, row.values())] for name, row in rows.items()}
+    lines = [["planted bug", *TARGETS], *([m.name, *table[m.name]] for m in MUTANTS if m.name in table)]
+    TABLE.write_text("".join("\t".join(line) + "\n" for line in lines))
 
 
 def brief(text: str) -> str:
@@ -131,16 +144,15 @@ def brief(text: str) -> str:
 
 
 def main(*arguments: str) -> int:
-    names = [name for name in arguments if name != "--write"]
-    missed, lines = [], ["\t".join(["planted bug", *TARGETS])]
+    names = [name for name in arguments if not name.startswith("--")]
+    rows = {}
     for mutant in [m for m in MUTANTS if not names or m.name in names]:
-        found = verdicts(mutant)
-        print(mutant.name, *(f"   {rung}: {text}" for rung, text in found.items()), sep="\n", flush=True)
-        lines.append("\t".join([mutant.name, *(brief(text) for text in found.values())]))
-        missed += [mutant.name] if all(text == "-" for text in found.values()) else []
-    if "--write" in arguments:
-        TABLE.write_text("\n".join(lines) + "\n")
-    print(f"not caught: {missed}" if missed else f"{len(lines) - 1} planted bugs, all caught")
+        rows[mutant.name] = verdicts(mutant, "--first" in arguments)
+        print(mutant.name, *(f"   {rung}: {text}" for rung, text in rows[mutant.name].items()), sep="\n", flush=True)
+        if "--write" in arguments:
+            write(rows)
+    missed = [name for name, found in rows.items() if set(found.values()) <= {"-", "not run"}]
+    print(f"not caught: {missed}" if missed else f"{len(rows)} planted bugs, all caught")
     return 1 if missed else 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import subprocess
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ class Usage:
     shared: int  # beyond the launch's
 
 
+@functools.cache
 def short(name: str) -> str:
     """`attention_forward<Bfloat16, 64, true>` of a mangled name."""
     full = subprocess.run(["c++filt", name], capture_output=True, text=True, check=True).stdout.strip()
