@@ -70,7 +70,7 @@ cuda-build: $(VENV)/.built-test $(VENV)/.deps-cuda
 
 cuda-simt:
 	$(call say,running the kernels on a CPU)
-	@$(call CUDA_PYTEST,_simt) tests/cuda --ignore=tests/cuda/test_ptx.py
+	@$(call CUDA_PYTEST,_simt) tests/cuda -m "not gpu" --ignore=tests/cuda/test_ptx.py
 
 cuda-ptx:
 	$(call say,running their PTX)
@@ -81,7 +81,7 @@ cuda-sanitize:
 	$(call say,running the kernels on a CPU with AddressSanitizer and UBSan)
 	@$(call CUDA_PYTEST,_simt_sanitize,ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0 \
 	    LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)") \
-	    tests/cuda -m "not slow" --ignore=tests/cuda/test_ptx.py --capture=sys --timeout=0
+	    tests/cuda -m "not slow and not gpu" --ignore=tests/cuda/test_ptx.py --capture=sys --timeout=0
 
 cuda-races:
 	$(call say,looking for races)
