@@ -20,7 +20,7 @@ NATIVE := $(shell find csrc rust -type f -not -path '*/target/*' 2>/dev/null) Ca
 CXX_FILES := $(shell git ls-files --cached --others --exclude-standard 'csrc/*.cpp' 'csrc/*.cu' 'csrc/*.h' 'csrc/*.inc' 2>/dev/null)
 say = @printf '\033[1m== %s\033[0m\n' "$(1)"
 
-.PHONY: help demo test test-rust test-python sanitize cuda-check cuda-tables cuda-mutants fuzz bench lint fmt wheel check-install clean
+.PHONY: help demo test test-rust test-python sanitize cuda-check cuda-build cuda-simt cuda-ptx cuda-sanitize cuda-races cuda-tables cuda-mutants gpu fuzz bench lint fmt wheel check-install clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1|/' | column -t -s '|'
@@ -51,41 +51,60 @@ sanitize: $(VENV)/.built-test ## The kernel tests on an AddressSanitizer and UBS
 	        $(BIN)/python tests/kernels/sanitized.py target/sanitize/_kernels*.so; \
 	done
 
-# Rungs of docs/cuda.md. No GPU is needed; nvcc comes from PyPI into .venv.
-CUDA_BUILD = $(BIN)/cmake -S csrc -G Ninja -DCMAKE_BUILD_TYPE=Release -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python \
-    -Dpybind11_DIR=$$($(BIN)/pybind11-config --cmakedir)
-cuda-check: $(VENV)/.built-test $(VENV)/.deps-cuda ## The GPU kernels without a GPU: compiled for four architectures, run on a CPU with sanitizers
-	$(call say,compiling the kernels for GPUs (sm_80$(comma) sm_90$(comma) sm_100$(comma) sm_120))
-	@$(CUDA_BUILD) -B target/cuda -DWORDKILN_CUDA=ON >target/cuda.log
-	@$(BIN)/cmake --build target/cuda --target _cuda >>target/cuda.log || { cat target/cuda.log; exit 1; }
-	@$(BIN)/python tests/cuda/imported.py target/cuda/cuda/_cuda*.so
-	$(call say,compiling them for the CPU executor with sanitizers)
-	@$(CUDA_BUILD) -B target/simt-sanitize -DWORDKILN_SIMT=ON -DWORDKILN_SANITIZE=ON >>target/cuda.log
-	@$(BIN)/cmake --build target/simt-sanitize --target _simt >>target/cuda.log || { cat target/cuda.log; exit 1; }
-	$(call say,running them on the CPU executor)
-	@WORDKILN_CUDA_MODULE=$$(ls $(CURDIR)/target/cuda/cuda/_cuda*.so) $(BIN)/python -m pytest -q tests/cuda
-	@WORDKILN_SIMT=$$(ls target/simt-sanitize/simt/_simt*.so) ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0 \
-	    LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" \
-	    $(BIN)/python -m pytest -q tests/cuda --capture=sys -p no:cacheprovider --timeout=0
-	$(call say,comparing registers$(comma) occupancy and main loops with the committed tables)
-	@$(MAKE) --no-print-directory cuda-tables
+# Rungs of docs/cuda.md. No GPU is needed; nvcc comes from PyPI into .venv. First everything is compiled, then the rungs
+# run beside each other. The build's folder is also that of tests/cuda/conftest.py.
+CUDA := target/cuda
+SIMT = $(CURDIR)/$(CUDA)/simt
+CUDA_PYTEST = OMP_NUM_THREADS=1 WORDKILN_SIMT=$$(ls $(SIMT)/$(1)/_simt*.so) $(2) $(BIN)/python -m pytest -q -p no:cacheprovider
+cuda-check: cuda-build ## The GPU kernels without a GPU: compiled for four architectures, run on a CPU with sanitizers (under ten minutes)
+	@$(MAKE) --no-print-directory -j$$(nproc) --output-sync=target cuda-sanitize cuda-mutants cuda-ptx cuda-simt cuda-tables cuda-races \
+	    "MUTANTS='no barrier before keys are overwritten' 'tail read out of bounds'"
+
+cuda-build: $(VENV)/.built-test $(VENV)/.deps-cuda
+	$(call say,compiling the kernels for GPUs (sm_80$(comma) sm_90$(comma) sm_100$(comma) sm_120) and$(comma) three times$(comma) for a CPU)
+	@mkdir -p target
+	@$(BIN)/cmake -S csrc -B $(CUDA) -G Ninja -DCMAKE_BUILD_TYPE=Release -DWORDKILN_CUDA=ON -DWORDKILN_SIMT=ON \
+	    -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python -Dpybind11_DIR=$$($(BIN)/pybind11-config --cmakedir) >target/cuda.log
+	@$(BIN)/cmake --build $(CUDA) --target _cuda _simt _simt_sanitize _simt_races >>target/cuda.log || { cat target/cuda.log; exit 1; }
+	@$(BIN)/python tests/cuda/imported.py $(CUDA)/cuda/_cuda*.so
+
+cuda-simt:
+	$(call say,running the kernels on a CPU)
+	@$(call CUDA_PYTEST,_simt) tests/cuda -m "not gpu" --ignore=tests/cuda/test_ptx.py
+
+cuda-ptx:
+	$(call say,running their PTX)
+	@$(call CUDA_PYTEST,_simt,WORDKILN_CUDA_MODULE=$$(ls $(CURDIR)/$(CUDA)/cuda/_cuda*.so)) tests/cuda/test_ptx.py
+
+# libstdc++ is loaded early so that AddressSanitizer finds the function that throws.
+cuda-sanitize:
+	$(call say,running the kernels on a CPU with AddressSanitizer and UBSan)
+	@$(call CUDA_PYTEST,_simt_sanitize,ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0 \
+	    LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)") \
+	    tests/cuda -m "not slow and not gpu" --ignore=tests/cuda/test_ptx.py --capture=sys --timeout=0
+
+cuda-races:
 	$(call say,looking for races)
-	@$(CUDA_BUILD) -B target/simt-races -DWORDKILN_SIMT=ON -DWORDKILN_RACES=ON >>target/cuda.log
-	@$(BIN)/cmake --build target/simt-races --target _simt >>target/cuda.log || { cat target/cuda.log; exit 1; }
-	@WORDKILN_SIMT=$$(ls target/simt-races/simt/_simt*.so) $(BIN)/python -m pytest -q tests/cuda/test_executor.py -p no:cacheprovider
-	@cd tests/cuda && for family in forward decode backward; do \
-	    found=$$($(CURDIR)/$(BIN)/python -m ladder.trial $$family $(CURDIR)/target/simt-races/simt/_simt*.so); \
+	@$(call CUDA_PYTEST,_simt_races) tests/cuda/test_executor.py
+	@cd tests/cuda && for family in $$($(CURDIR)/$(BIN)/python -m ladder.trial); do \
+	    found=$$($(CURDIR)/$(BIN)/python -m ladder.trial $$family $(SIMT)/_simt_races/_simt*.so); \
 	    echo "$$family: $$found"; test "$$found" = -; \
 	done
-	$(call say,planting bugs)
-	@$(MAKE) --no-print-directory cuda-mutants "MUTANTS='no barrier before keys are overwritten' 'tail read out of bounds'"
 
 # TABLES=--write: the tables as they are now, where a change is meant.
-cuda-tables:
-	@cd tests/cuda && $(CURDIR)/$(BIN)/python -m ladder.tables $(CURDIR)/target/cuda/cuda/_cuda*.so $(CURDIR)/target/simt/simt/_simt*.so $(TABLES)
+cuda-tables: ## Compare registers, occupancy and main loops with the committed tables; after cuda-build (TABLES=--write)
+	$(call say,comparing registers$(comma) occupancy and main loops with the committed tables)
+	@cd tests/cuda && $(CURDIR)/$(BIN)/python -m ladder.tables $(CURDIR)/$(CUDA)/cuda/_cuda*.so $(SIMT)/_simt/_simt*.so $(TABLES)
 
-cuda-mutants: ## Every planted bug in the GPU kernels, each of which a rung must catch; after cuda-check (an hour; MUTANTS="'name' --write")
+cuda-mutants: ## Every planted bug in the GPU kernels, each of which a rung must catch; after cuda-build (an hour; MUTANTS="'name' --write")
+	$(call say,planting bugs)
 	@cd tests/cuda && $(CURDIR)/$(BIN)/python -m ladder.mutants $(MUTANTS)
+
+gpu: $(VENV)/.built-test $(VENV)/.deps-cuda ## Where there is a GPU: the tests and comparisons that need one
+	$(call say,compiling the package with its kernels for GPUs)
+	@WORDKILN_CUDA=ON $(UV) pip install --quiet --no-build-isolation --no-deps -e .
+	@$(BIN)/python -m pytest -q -m gpu tests
+	@$(BIN)/python -m pytest -q -s --timeout=0 bench/test_gpu.py
 
 fuzz: ## Fuzz loading, training and encoding of tokenizers (SECONDS_EACH=60, TARGETS=load)
 	@bash rust/bpe/fuzz/run.sh

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 SCHEDULES = [("in turn", 0, "late"), ("warp ahead", 1, "late"), ("shuffled", 2, "random"), ("warp ahead", 3, "early")]
 
 
-def build_simt(folder: Path, *options: str) -> Path:
+def build_simt(folder: Path) -> Path:
     """The module, compiled where its sources are newer."""
     import pybind11
 
@@ -27,7 +27,7 @@ def build_simt(folder: Path, *options: str) -> Path:
     configure = [
         cmake, "-S", ROOT / "csrc", "-B", folder, "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}",
         "-DCMAKE_BUILD_TYPE=Release", "-DWORDKILN_SIMT=ON", f"-DPython_EXECUTABLE={sys.executable}",
-        f"-Dpybind11_DIR={pybind11.get_cmake_dir()}", *options,
+        f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
     ]  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
@@ -35,7 +35,7 @@ def build_simt(folder: Path, *options: str) -> Path:
         for command in (configure, [ninja, "-C", folder, "_simt"]):
             result = subprocess.run(command, capture_output=True, text=True, check=False)
             assert result.returncode == 0, result.stdout + result.stderr
-    return next((folder / "simt").glob("_simt*.so"))
+    return next((folder / "simt" / "_simt").glob("_simt*.so"))
 
 
 def load_module(name: str, path: Path | str):
@@ -47,8 +47,8 @@ def load_module(name: str, path: Path | str):
 
 @pytest.fixture(scope="session")
 def _simt_module():
-    path = os.environ.get("WORDKILN_SIMT")  # `make cuda-check` names a build with sanitizers here
-    return load_module("_simt", path or build_simt(ROOT / "target" / "simt"))
+    path = os.environ.get("WORDKILN_SIMT")  # `make cuda-check` names its builds here
+    return load_module("_simt", path or build_simt(ROOT / "target" / "cuda"))
 
 
 @pytest.fixture

@@ -21,11 +21,15 @@ OPTIONS = {
 }
 
 
-@pytest.fixture
-def gpu(simt, monkeypatch):
+def take_kernel(simt, monkeypatch):
     """The executor's module in place of `_cuda`, and its kernel called for CPU tensors."""
     monkeypatch.setattr(_cuda, "_module", simt)
     monkeypatch.setattr(linear_cross_entropy_kernel, "_forward", _cross_entropy_cuda.loss_and_gradients)
+
+
+@pytest.fixture
+def gpu(simt, monkeypatch):
+    take_kernel(simt, monkeypatch)
     return simt
 
 
@@ -103,8 +107,7 @@ def test_in_chunks_the_same(gpu, monkeypatch):
 
 
 def test_no_order_of_threads_changes_a_bit(scheduled, monkeypatch):
-    monkeypatch.setattr(_cuda, "_module", scheduled)
-    monkeypatch.setattr(linear_cross_entropy_kernel, "_forward", _cross_entropy_cuda.loss_and_gradients)
+    take_kernel(scheduled, monkeypatch)
     inputs = draw((6, 2100, 4), torch.bfloat16, OPTIONS["all"])
     got = loss_and_gradients(ops, *inputs, torch.bfloat16, OPTIONS["all"])
     scheduled.set_schedule()

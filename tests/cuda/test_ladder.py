@@ -75,3 +75,21 @@ def test_a_planted_bug_that_no_longer_applies_is_an_error(monkeypatch, tmp_path)
     monkeypatch.setattr(mutants, "WORK", tmp_path)
     with pytest.raises(LookupError, match="0 times 'no such text'"):
         mutants.mutated(mutants.Mutant("gone", "forward", "attention/forward.h", "no such text", ""))
+
+
+def test_rows_of_planted_bugs_that_did_not_run_stay_in_the_table(monkeypatch, tmp_path):
+    monkeypatch.setattr(mutants, "TABLE", tmp_path / "table.tsv")
+    first, second = (m.name for m in mutants.MUTANTS[:2])
+    mutants.write({second: dict.fromkeys(mutants.TARGETS, "-")})
+    mutants.write({first: dict.fromkeys(mutants.TARGETS, "race between file:1 and file:2")})
+    lines = (tmp_path / "table.tsv").read_text().splitlines()
+    assert lines[1:] == [f"{first}" + "\trace" * 4, f"{second}" + "\t-" * 4]
+
+
+def test_no_rung_behind_the_first_that_notices(monkeypatch, tmp_path):
+    said = iter(["-", "race"])
+    monkeypatch.setattr(mutants, "mutated", lambda mutant: tmp_path)
+    monkeypatch.setattr(mutants, "rebuilt", lambda copy, target, family: tmp_path / target)
+    monkeypatch.setattr(mutants, "verdict", lambda *_: next(said))
+    found = mutants.verdicts(mutants.MUTANTS[0], first=True)
+    assert found == {"executor": "-", "races": "race", "sanitizers": "not run", "ptx": "not run"}

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 import test_attention_decode as decode
+import test_cross_entropy
+import test_recurrent
 import torch
 from attention_cases import CHANGES, assert_matches
 from conftest import ROOT
@@ -59,3 +61,19 @@ def test_pages_decode(ptx, monkeypatch):
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_attention_backward(ptx, monkeypatch, shape, change):
     assert_gradients_match(ptx, monkeypatch, shape, change, torch.bfloat16)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+@pytest.mark.parametrize("resident_blocks", [7, 0], ids=["persistent", "a step a launch"])
+@pytest.mark.parametrize("kind", ["lstm", "gru"])
+def test_recurrence(ptx, monkeypatch, kind, resident_blocks, dtype):
+    test_recurrent.take_kernels(ptx, monkeypatch)
+    ptx.set_schedule(resident_blocks=resident_blocks)
+    shape = (3, 19, 3, 9)  # two tiles of rows, two blocks of units
+    test_recurrent.assert_matches(kind, shape, dtype, test_recurrent.lengths_of(shape))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
+def test_vocabulary_loss(ptx, monkeypatch, dtype):
+    test_cross_entropy.take_kernel(ptx, monkeypatch)
+    test_cross_entropy.assert_matches((7, 1100, 5), dtype, test_cross_entropy.OPTIONS["all"])

@@ -59,6 +59,19 @@ SNIPPETS = {
         "cvt.rn.f32.s32 %f1, %r4; cvt.rn.bf16x2.f32 %r9, 0f3F800000, %f1;",
         0x3F800000 | (WHOLE.astype(np.float32).view(np.uint32) >> 16),
     ),
+    "a clamped number": (
+        "cvt.rn.f32.s32 %f1, %r4; mul.f32 %f1, %f1, 0f3D000000; sub.f32 %f1, %f1, 0f3F800000;"
+        "cvt.sat.f32.f32 %f2, %f1; mov.b32 %r9, %f2;",
+        np.clip(WHOLE / 32 - 1, 0, 1).astype(np.float32).view(np.uint32),
+    ),
+    "a sum rounded down": (
+        "cvt.rn.f32.s32 %f1, %r4; fma.rm.f32 %f2, %f1, 0f3E800000, 0f4B400001; mov.b32 %r9, %f2;",
+        0x4B400001 + WHOLE // 4,
+    ),
+    "a sign": (
+        "sub.s32 %r8, %r4, 64; cvt.rn.f32.s32 %f1, %r8; copysign.f32 %f2, %f1, 0f40000000; mov.b32 %r9, %f2;",
+        np.where(WHOLE < 64, -2, 2).astype(np.float32).view(np.uint32),
+    ),
     "halves of a register": ("mov.b32 {%rs1, %rs2}, 0x00020001; mov.b32 %r9, {%rs2, %rs1};", WHOLE * 0 + 0x00010002),
     "loop of different lengths": (
         "mov.u32 %r9, 0; L: add.s32 %r9, %r9, 2; setp.lt.s32 %p1, %r9, %r4; @%p1 bra L;",

@@ -21,14 +21,18 @@ SHAPES = [(1, 1, 1, 1), (6, 3, 4, 20), (4, 33, 3, 41), (3, 2, 5, 136), (2, 17, 3
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
-@pytest.fixture
-def gpu(simt, monkeypatch):
+def take_kernels(simt, monkeypatch):
     """The executor's module in place of `_cuda`, and its kernels called for CPU tensors."""
     monkeypatch.setattr(_cuda, "_module", simt)
     monkeypatch.setattr(_checks, "_warned", set())
     monkeypatch.setattr(recurrent, "_forward", _recurrent_cuda.forward)
     monkeypatch.setattr(recurrent_backward, "_forward", _recurrent_cuda.backward)
     monkeypatch.setattr(_recurrence, "kernel_lacks", lambda x, **_: None)  # float16, which the CPU's kernels lack
+
+
+@pytest.fixture
+def gpu(simt, monkeypatch):
+    take_kernels(simt, monkeypatch)
     return simt
 
 

@@ -8,37 +8,41 @@
 
 namespace wordkiln::cuda {
 
-template <int kSize>
+template <int kSize, bool kChanged>
 struct ForwardShape {
   static constexpr int kWarps = 4, kThreads = 32 * kWarps;
-  // 32 query rows a warp read each key and value fragment once for two products; at 256 the sums fill the registers.
-  static constexpr int kTiles = kSize <= 128 ? 2 : 1;
+  // 32 query rows a warp read each key and value fragment once for two products. At 256 the sums fill the registers,
+  // and with changed scores two tiles do not fit beside what the change needs (up to 224 bytes of a thread were
+  // spilled).
+  static constexpr int kTiles = kSize <= 128 && !kChanged ? 2 : 1;
   static constexpr int kQueries = kWarps * kTiles * 16;
   static constexpr int kKeys = 64;  // as the panels of dropout's counters
 };
 
-template <typename T, int kSize>
+template <typename T, int kSize, bool kChanged>
 struct ForwardShared {
-  SharedTile<T, ForwardShape<kSize>::kQueries, kSize> q;  // in the end: the output
-  SharedTile<T, ForwardShape<kSize>::kKeys, kSize> k, v;
+  using Shape = ForwardShape<kSize, kChanged>;
+  SharedTile<T, Shape::kQueries, kSize> q;  // in the end: the output
+  SharedTile<T, Shape::kKeys, kSize> k, v;
 };
 
 // One warp's part of a tile of queries.
 template <typename T, int kSize, bool kChanged>
 class ForwardWarp {
-  using Shape = ForwardShape<kSize>;
+  using Shape = ForwardShape<kSize, kChanged>;
   static constexpr int kTiles = Shape::kTiles, kKeyTiles = Shape::kKeys / 8;
 
  public:
   WORDKILN_DEVICE ForwardWarp(const ForwardParams& p, const Row& row, int head, int first)
       : p_(p),
-        row_(row),
         change_(p.scores, row, head),
         dropout_(p.scores, row, head),
+        row_index_(row.index),
         first_(first + device::warp_index() * kTiles * 16),
+        all_see_{row.visible(first_ + kTiles * 16 - 1).begin, row.visible(first_).end},
         column_(device::lane() % 4 * 2) {}
 
-  WORDKILN_DEVICE void score(ForwardShared<T, kSize>& s) {
+  WORDKILN_DEVICE void score(ForwardShared<T, kSize, kChanged>& s) {
     WORDKILN_UNROLL
     for (int i = 0; i < kTiles * kKeyTiles * 4; ++i) scores_[i / 4 / kKeyTiles][i / 4 % kKeyTiles][i % 4] = 0.0f;
     multiply_rows(s.q, device::warp_index() * kTiles * 16, s.k, scores_);
@@ -47,7 +51,7 @@ class ForwardWarp {
   // Scores of the keys from `key` on to weights.
   WORDKILN_DEVICE void weigh(int key) {
     if constexpr (kChanged) change(key);
-    if (row_.visible(first_ + kTiles * 16 - 1).begin > key || row_.visible(first_).end < key + Shape::kKeys) mask(key);
+    if (all_see_.begin > key || all_see_.end < key + Shape::kKeys) mask(key);
     WORDKILN_UNROLL
     for (int i = 0; i < kTiles; ++i) {
       WORDKILN_UNROLL
@@ -65,9 +69,10 @@ class ForwardWarp {
     }
   }
 
-  WORDKILN_DEVICE void add_values(ForwardShared<T, kSize>& s) { multiply_weights(scores_, s.v, 0, out_); }
+  WORDKILN_DEVICE void add_values(ForwardShared<T, kSize, kChanged>& s) { multiply_weights(scores_, s.v, 0, out_); }
 
-  WORDKILN_DEVICE void finish(ForwardShared<T, kSize>& s, int head) {
+  WORDKILN_DEVICE void finish(ForwardShared<T, kSize, kChanged>& s, int head) {
+    const Row row = this->row();
     float factors[kTiles][2];
     WORDKILN_UNROLL
     for (int i = 0; i < kTiles; ++i) {
@@ -75,24 +80,26 @@ class ForwardWarp {
       for (int h = 0; h < 2; ++h) {
         const int query = query_of(i, h);
         const float total = sums_[i][h].whole_total();
-        const Range seen = row_.visible(query);
+        const Range seen = row.visible(query);
         // Not total == 0: where all scores that a query sees are -inf the result is NaN, as by the definition.
         const bool sees = seen.begin < seen.end;
         factors[i][h] = sees ? p_.scores.keep / total : 0.0f;
-        if (query < row_.queries && column_ == 0) {
+        if (query < row.queries && column_ == 0) {
           const float largest = sums_[i][h].largest * (kChanged ? 1.0f : p_.scores.to_log2);
-          p_.lse[lse_index(p_.scores, row_, head) + query] = sees ? kLn2 * largest + logf(total) : -INFINITY;
+          p_.lse[lse_index(p_.scores, row, head) + query] = sees ? kLn2 * largest + logf(total) : -INFINITY;
         }
       }
     }
     const int tile = device::warp_index() * kTiles * 16;
-    const int batch = batch_of(p_.scores, row_);
-    store_rows(s.q, tile, out_, factors,
-               head_of(static_cast<T*>(p_.out), p_.out_strides, batch, head, row_.first_query), first_ - tile,
-               row_.queries, p_.scores.head_size);
+    const int batch = batch_of(p_.scores, row);
+    store_rows(s.q, tile, out_, factors, head_of(static_cast<T*>(p_.out), p_.out_strides, batch, head, row.first_query),
+               first_ - tile, row.queries, p_.scores.head_size);
   }
 
  private:
+  // Read again where it is needed, at most rounds it is not: kept over the loop it would take the registers.
+  WORDKILN_DEVICE Row row() const { return Row(p_.scores, device::recomputed(row_index_)); }
+
   WORDKILN_DEVICE int query_of(int i, int h) const { return first_ + i * 16 + h * 8 + device::lane() / 4; }
 
   WORDKILN_DEVICE void change(int key) {
@@ -111,11 +118,12 @@ class ForwardWarp {
   }
 
   WORDKILN_DEVICE void mask(int key) {
+    const Row row = this->row();
     WORDKILN_UNROLL
     for (int i = 0; i < kTiles; ++i) {
       WORDKILN_UNROLL
       for (int h = 0; h < 2; ++h) {
-        const Range seen = row_.visible(query_of(i, h));
+        const Range seen = row.visible(query_of(i, h));
         WORDKILN_UNROLL
         for (int n = 0; n < kKeyTiles; ++n) {
           WORDKILN_UNROLL
@@ -147,25 +155,26 @@ class ForwardWarp {
   }
 
   const ForwardParams& p_;
-  const Row& row_;
   const ScoreChange<T> change_;
   const Dropout dropout_;
-  const int first_, column_;  // the warp's first query; the lane's column of eight
+  const int row_index_, first_;  // of the batch; the warp's first query
+  const Range all_see_;          // keys that none of the warp's queries has masked
+  const int column_;             // the lane's, of eight
   float scores_[kTiles][kKeyTiles][4];
   float out_[kTiles][kSize / 8][4] = {};
   SoftmaxSums sums_[kTiles][2];
 };
 
 template <typename T, int kSize, bool kChanged>
-WORDKILN_KERNEL(ForwardShape<kSize>::kThreads)
+WORDKILN_KERNEL((ForwardShape<kSize, kChanged>::kThreads))
 attention_forward_kernel(const ForwardParams p) {
-  using Shape = ForwardShape<kSize>;
+  using Shape = ForwardShape<kSize, kChanged>;
   const int head = device::block_index() % p.scores.heads;
   const Tile tile(p.scores, p.scores.query_offsets, p.scores.queries, device::block_index() / p.scores.heads,
                   Shape::kQueries);
   const Row row(p.scores, tile.row);
   if (tile.first >= row.queries) return;
-  auto& s = device::shared<ForwardShared<T, kSize>>();
+  auto& s = device::shared<ForwardShared<T, kSize, kChanged>>();
   const int batch = batch_of(p.scores, row), size = p.scores.head_size;
   const int kv_head = head / (p.scores.heads / p.scores.kv_heads);
   const auto q = head_of(static_cast<const T*>(p.q), p.q_strides, batch, head, row.first_query);
@@ -198,11 +207,11 @@ attention_forward_kernel(const ForwardParams p) {
 
 template <typename T, int kSize, bool kChanged>
 void launch_forward(const ForwardParams& p, Stream stream) {
-  using Shape = ForwardShape<kSize>;
+  using Shape = ForwardShape<kSize, kChanged>;
   const int64_t blocks =
       tile_slots(p.scores, p.scores.query_offsets != nullptr, p.scores.queries, Shape::kQueries) * p.scores.heads;
   device::launch(attention_forward_kernel<T, kSize, kChanged>, static_cast<int>(blocks), Shape::kThreads,
-                 sizeof(ForwardShared<T, kSize>), stream, device::Launch::kIndependent, p);
+                 sizeof(ForwardShared<T, kSize, kChanged>), stream, device::Launch::kIndependent, p);
 }
 
 template <typename T, int kSize>

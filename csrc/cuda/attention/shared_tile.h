@@ -28,12 +28,16 @@ struct alignas(128) SharedTile {
     const int thread = device::recomputed(device::thread_index());
     const int own = thread / kChunks, column = thread % kChunks * 8;
     const int left = column < columns ? rows - first - own : 0;
-    // One address that goes on: computed for each copy beforehand they would fill the registers.
+    // One address that goes on: computed for each copy beforehand they would fill the registers. Of the tile's
+    // addresses, too, the compiler would keep one a copy; rows whose swap is the same are constants apart.
+    constexpr int kPeriod = kStep < 8 ? 8 / kStep : 1;
+    static_assert(kPeriod * kStep % 8 == 0);
     const T* source = from.data + (static_cast<int64_t>(first) + own) * from.row + column;
     WORDKILN_UNROLL
     for (int i = 0; i < kCopies; ++i, source += kStep * from.row) {
       const bool valid = i * kStep < left;
-      device::cp_async16(at(own + i * kStep, column), valid ? source : from.data, valid);
+      T* to = at(own + i % kPeriod * kStep, column) + i / kPeriod * kPeriod * kStep * kColumns;
+      device::cp_async16(to, valid ? source : from.data, valid);
     }
   }
 

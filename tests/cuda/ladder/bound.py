@@ -24,8 +24,9 @@ class Chip:
     shared_bytes: int = 128
 
 
-# Products: the dense 16-bit peak of NVIDIA's white papers by multiprocessors and boost clock. mma.sync reaches about
-# 0.62 of H100's, which takes wgmma for the rest (Luo et al. 2024, "Benchmarking and Dissecting the Nvidia Hopper GPU").
+# Products: A100 1024 ("NVIDIA A100 Tensor Core GPU Architecture", A100 SM architecture); H100 SXM 989.4 TFLOPS of 132
+# multiprocessors at 1.83 GHz ("NVIDIA H100 Tensor Core GPU Architecture", peak rates) are 2048. mma.sync reaches about
+# 0.62 of H100's, which takes wgmma for the rest (Luo et al. 2024, arXiv 2402.13499, tensor cores).
 # Lanes: CUDA programming guide, "Throughput of Native Arithmetic Instructions".
 A100 = Chip("A100", 1024, {"float": 64, "whole": 64, "functions": 16})
 H100 = Chip("H100", 2048 * 0.62, {"float": 128, "whole": 64, "functions": 16})

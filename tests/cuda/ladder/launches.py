@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
+import test_cross_entropy
+import test_recurrent
 import torch
 from attention_cases import CHANGES, arguments_for, draw, run, run_backward
 
 from ladder import toolkit
 from ladder.ptx import entries
+from wordkiln import ops
 
 
 @dataclass(frozen=True)
@@ -28,10 +31,12 @@ class Monkeypatch:
         setattr(owner, name, value)
 
 
+TYPES = (torch.bfloat16, torch.float16, torch.float32)
+
+
 def _attention(simt: ModuleType) -> None:
     """Every type, size of a head, and with and without something between the products and the softmax."""
-    types = (torch.bfloat16, torch.float16, torch.float32)
-    for dtype in types:
+    for dtype in TYPES:
         for size in (32, 64, 128, 256):
             for queries in (1, 17):  # decoding, and not
                 for change in ("plain", "all"):
@@ -42,8 +47,27 @@ def _attention(simt: ModuleType) -> None:
                     run_backward(simt, Monkeypatch, q, k, v, out, lse, out, lse, arguments)
 
 
+def _recurrent(simt: ModuleType) -> None:
+    """Every type, kind and depth of the persistent kernel, and a step a launch of one tile of rows and of more."""
+    test_recurrent.take_kernels(simt, Monkeypatch)
+    for dtype in TYPES:
+        for kind in ("lstm", "gru"):
+            for resident_blocks, batch, hidden in ((200, 1, 8), (200, 1, 257), (200, 1, 513), (200, 1, 1025),
+                                                   (0, 1, 8), (0, 17, 8)):  # fmt: skip
+                simt.set_schedule(resident_blocks=resident_blocks)
+                inputs = test_recurrent.draw(kind, (1, batch, 1, hidden))
+                test_recurrent.all_of(ops, kind, inputs, dtype)
+
+
+def _loss(simt: ModuleType) -> None:
+    test_cross_entropy.take_kernel(simt, Monkeypatch)
+    for dtype in TYPES:
+        inputs = test_cross_entropy.draw((2, 8, 8), dtype, {})
+        test_cross_entropy.loss_and_gradients(ops, *inputs, dtype, {})
+
+
 # One a family of kernels; what none of them launches is an error of `of_module`.
-COVERING: list[Callable[[ModuleType], None]] = [_attention]
+COVERING: list[Callable[[ModuleType], None]] = [_attention, _recurrent, _loss]
 
 
 def recorded(simt: ModuleType) -> dict[str, Launch]:

@@ -1,14 +1,16 @@
 """Rung 6: planted bugs, each of which some rung must catch.
 
-python -m ladder.mutants [--write] [NAME...]      needs the builds of `make cuda-check`; --write: the table
+python -m ladder.mutants [--write] [--first] [NAME...]      needs the builds of `make cuda-check`
+--write: their rows of the table; --first: no further rung for one that was noticed
 
-A mutant is a change of one place of one source. Its source file is compiled again with the commands of each build and
-linked with that build's other objects; then `ladder.trial` runs. One that no longer applies is an error.
+A mutant is a change of one place of one source. Its family's sources are compiled again with the commands of each build
+and linked with that build's other objects; then `ladder.trial` runs. One that no longer applies is an error.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,19 +20,20 @@ from pathlib import Path
 
 from ladder import toolkit
 from ladder.toolkit import ROOT
+from ladder.trial import FAMILIES
 
 WORK = ROOT / "target" / "cuda-mutants"
 LIST = Path(__file__).with_name("mutants.toml")
 TABLE = Path(__file__).with_name("mutants.tsv")
-RUNGS = ("executor", "races", "sanitizers", "ptx")
-BUILDS = {"executor": "simt", "races": "simt-races", "sanitizers": "simt-sanitize"}
+BUILD = ROOT / "target" / "cuda"
+TARGETS = {"executor": "_simt", "races": "_simt_races", "sanitizers": "_simt_sanitize", "ptx": "_simt"}
 LIMIT = 240  # seconds, for a bug that never ends
 
 
 @dataclass(frozen=True)
 class Mutant:
     name: str
-    family: str  # of trial.CALLS; its kernels of bfloat16 are compiled
+    family: str  # of trial.FAMILIES
     file: str  # below csrc/cuda
     old: str
     new: str
@@ -59,32 +62,37 @@ def _run(command: str | list[str | Path], cwd: Path, **environment: str) -> subp
     )  # fmt: skip
 
 
-def rebuilt(copy: Path, build: Path, family: str) -> Path:
-    """The build's module with the family's kernels compiled from `copy`."""
-    own = f"attention/{family}_bfloat16.cu"
-    commands = _run([shutil.which("ninja"), "-t", "commands", "_simt"], build).stdout.splitlines()
-    compiling = next(command for command in commands if f" -c {ROOT / 'csrc' / 'cuda' / own}" in command)
-    linking = commands[-1]
-    thing = next(word for word in compiling.split() if word.endswith(f"{own}.o"))
-    module = next(word for word in linking.split() if "_simt" in word and word.endswith(".so"))
-    WORK.mkdir(parents=True, exist_ok=True)
-    new = WORK / f"{build.name}.o", WORK / f"{build.name}.so"
-    # The bug's object goes first: of the tile's inline functions that others hold too the linker takes the first.
-    link = linking.replace(thing, "", 1).replace(f"-o {module}", f"-o {new[1]} {new[0]}", 1)
-    for command in (compiling.replace(f"{ROOT}/csrc", str(copy)).replace(f"-o {thing}", f"-o {new[0]}"), link):
-        result = _run(command, build)
-        if result.returncode != 0:
-            raise RuntimeError(f"{command}\n{result.stdout}{result.stderr}")
-    return new[1]
+def rebuilt(copy: Path, target: str, family: str) -> Path:
+    """A build's module with the family's kernels compiled from `copy`."""
+    *commands, link = _run([shutil.which("ninja"), "-t", "commands", target], BUILD).stdout.splitlines()
+    module = re.search(r"-o (\S+\.so)", link)[1]
+    folder = WORK / target
+    folder.mkdir(parents=True, exist_ok=True)
+    objects = []
+    for number, source in enumerate(FAMILIES[family].sources):
+        compiling = next(command for command in commands if command.endswith(f"-c {ROOT}/csrc/cuda/{source}"))
+        thing, own = re.search(r"-o (\S+\.o)", compiling)[1], folder / f"{number}.o"
+        _build(compiling.replace(f"{ROOT}/csrc", str(copy)).replace(f"-o {thing}", f"-o {own}"))
+        link = link.replace(f" {thing}", "", 1)
+        objects.append(str(own))
+    # The bug's objects go first: of inline functions that others hold too the linker takes the first.
+    new = folder / "_simt.so"
+    _build(link.replace(f"-o {module}", f"-o {new} {' '.join(objects)}", 1))
+    return new
+
+
+def _build(command: str) -> None:
+    result = _run(command, BUILD)
+    if result.returncode != 0:
+        raise RuntimeError(f"{command}\n{result.stdout}{result.stderr}")
 
 
 def ptx_of(copy: Path, family: str) -> list[Path]:
-    """The PTX of what the family's calls launch: gradients need the forward pass first."""
     made = []
-    for name in {"backward": ["forward", "backward"]}.get(family, [family]):
-        made.append(WORK / f"{name}.ptx")
+    for number, source in enumerate(FAMILIES[family].sources):
+        made.append(WORK / f"{number}.ptx")
         options = ["-std=c++20", "-arch=compute_80", f"-I{copy}", f"-I{copy / 'include'}", "-ptx", "-o", made[-1]]
-        toolkit.tool("nvcc", *options, copy / "cuda" / "attention" / f"{name}_bfloat16.cu")
+        toolkit.tool("nvcc", *options, copy / "cuda" / source)
     return made
 
 
@@ -106,15 +114,26 @@ def verdict(family: str, module: Path, ptx: list[Path], sanitized: bool) -> str:
     return errors[0].split("ERROR: ")[-1] if errors else f"ends with {result.returncode}"
 
 
-def verdicts(mutant: Mutant, rungs: list[str]) -> dict[str, str]:
-    copy = mutated(mutant)
-    found = {}
-    for rung in rungs:
-        build = BUILDS.get(rung, BUILDS["executor"])
-        module = rebuilt(copy, ROOT / "target" / build, mutant.family)
+def verdicts(mutant: Mutant, first: bool = False) -> dict[str, str]:
+    """What each rung says; `first`: none behind the first that notices."""
+    copy, found = mutated(mutant), dict.fromkeys(TARGETS, "not run")
+    modules: dict[str, Path] = {}
+    for rung, target in TARGETS.items():
+        if target not in modules:
+            modules[target] = rebuilt(copy, target, mutant.family)
         ptx = ptx_of(copy, mutant.family) if rung == "ptx" else []
-        found[rung] = verdict(mutant.family, module, ptx, rung == "sanitizers")
+        found[rung] = verdict(mutant.family, modules[target], ptx, rung == "sanitizers")
+        if first and found[rung] != "-":
+            break
     return found
+
+
+def write(rows: dict[str, dict[str, str]]) -> None:
+    """Puts these rows into the table, in the list's order."""
+    known = [line.split("\t") for line in TABLE.read_text().splitlines()[1:]] if TABLE.exists() else []
+    table = {name: cells for name, *cells in known} | {name: [*map(brief, row.values())] for name, row in rows.items()}
+    lines = [["planted bug", *TARGETS], *([m.name, *table[m.name]] for m in MUTANTS if m.name in table)]
+    TABLE.write_text("".join("\t".join(line) + "\n" for line in lines))
 
 
 def brief(text: str) -> str:
@@ -125,17 +144,15 @@ def brief(text: str) -> str:
 
 
 def main(*arguments: str) -> int:
-    names = [name for name in arguments if name != "--write"]
-    rungs = [rung for rung in RUNGS if rung not in BUILDS or (ROOT / "target" / BUILDS[rung]).exists()]
-    missed, lines = [], ["\t".join(["planted bug", *rungs])]
+    names = [name for name in arguments if not name.startswith("--")]
+    rows = {}
     for mutant in [m for m in MUTANTS if not names or m.name in names]:
-        found = verdicts(mutant, rungs)
-        print(mutant.name, *(f"   {rung}: {text}" for rung, text in found.items()), sep="\n", flush=True)
-        lines.append("\t".join([mutant.name, *(brief(text) for text in found.values())]))
-        missed += [mutant.name] if all(text == "-" for text in found.values()) else []
-    if "--write" in arguments:
-        TABLE.write_text("\n".join(lines) + "\n")
-    print(f"not caught: {missed}" if missed else f"{len(lines) - 1} planted bugs, all caught")
+        rows[mutant.name] = verdicts(mutant, "--first" in arguments)
+        print(mutant.name, *(f"   {rung}: {text}" for rung, text in rows[mutant.name].items()), sep="\n", flush=True)
+        if "--write" in arguments:
+            write(rows)
+    missed = [name for name, found in rows.items() if set(found.values()) <= {"-", "not run"}]
+    print(f"not caught: {missed}" if missed else f"{len(rows)} planted bugs, all caught")
     return 1 if missed else 0
 
 

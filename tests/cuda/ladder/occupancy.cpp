@@ -5,31 +5,25 @@
 
 #include <cstdio>
 #include <cstring>
-#include <map>
+#include <cuda/devices>
 
 namespace {
 
-struct Multiprocessor {
-  int threads, shared_kib;
-};
-
-// CUDA programming guide, "Compute Capabilities": resident threads and shared memory of a multiprocessor.
-const std::map<int, Multiprocessor> kMultiprocessors = {
-    {80, {2048, 164}}, {90, {2048, 228}}, {100, {2048, 228}}, {120, {1536, 100}}};
-
+// What a multiprocessor has, as NVIDIA's CCCL knows it.
 cudaOccDeviceProp properties_of(int capability) {
-  const Multiprocessor m = kMultiprocessors.at(capability);
+  const cuda::arch_traits_t traits = cuda::arch_traits_for(cuda::compute_capability{capability});
   cudaDeviceProp p = {};
   p.major = capability / 10;
   p.minor = capability % 10;
-  p.maxThreadsPerBlock = 1024;
-  p.maxThreadsPerMultiProcessor = m.threads;
-  p.regsPerBlock = p.regsPerMultiprocessor = 65536;
-  p.warpSize = 32;
-  p.sharedMemPerBlock = 48 * 1024;
-  p.sharedMemPerMultiprocessor = static_cast<size_t>(m.shared_kib) * 1024;
-  p.reservedSharedMemPerBlock = 1024;
-  p.sharedMemPerBlockOptin = p.sharedMemPerMultiprocessor - p.reservedSharedMemPerBlock;
+  p.maxThreadsPerBlock = traits.max_threads_per_block;
+  p.maxThreadsPerMultiProcessor = traits.max_threads_per_multiprocessor;
+  p.regsPerBlock = traits.max_registers_per_block;
+  p.regsPerMultiprocessor = traits.max_registers_per_multiprocessor;
+  p.warpSize = traits.warp_size;
+  p.sharedMemPerBlock = traits.max_shared_memory_per_block;
+  p.sharedMemPerMultiprocessor = traits.max_shared_memory_per_multiprocessor;
+  p.reservedSharedMemPerBlock = traits.reserved_shared_memory_per_block;
+  p.sharedMemPerBlockOptin = traits.max_shared_memory_per_block_optin;
   p.multiProcessorCount = 1;
   return cudaOccDeviceProp(p);
 }
@@ -48,7 +42,7 @@ int main() {
     kernel.sharedSizeBytes = fixed;
     kernel.partitionedGCConfig = PARTITIONED_GC_OFF;
     kernel.shmemLimitConfig = FUNC_SHMEM_LIMIT_OPTIN;
-    kernel.maxDynamicSharedSizeBytes = device.sharedMemPerMultiprocessor - 1024 - fixed;
+    kernel.maxDynamicSharedSizeBytes = device.sharedMemPerBlockOptin - fixed;
     const cudaOccDeviceState state;
     cudaOccResult result = {};
     if (cudaOccMaxActiveBlocksPerMultiprocessor(&result, &device, &kernel, &state, threads, dynamic) !=

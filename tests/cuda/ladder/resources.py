@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import subprocess
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ class Usage:
     shared: int  # beyond the launch's
 
 
+@functools.cache
 def short(name: str) -> str:
     """`attention_forward<Bfloat16, 64, true>` of a mangled name."""
     full = subprocess.run(["c++filt", name], capture_output=True, text=True, check=True).stdout.strip()
@@ -46,8 +48,10 @@ def resident_blocks(questions: list[tuple[str, Usage, Launch]], folder: Path) ->
     """Blocks a multiprocessor by NVIDIA's cuda_occupancy.h."""
     program = folder / "occupancy"
     source = Path(__file__).with_name("occupancy.cpp")
-    include = toolkit.folder() / "include"
-    subprocess.run(["g++", "-std=c++20", f"-I{include}", source, "-o", program], check=True)
+    place = toolkit.folder()
+    options = ["-std=c++20", f"-I{place / 'include'}", f"-I{place / 'include' / 'cccl'}", "-o", program]
+    libraries = [f"-L{place / 'lib'}", "-lcudart_static", "-ldl", "-lpthread", "-lrt"]
+    subprocess.run(["g++", *options, source, *libraries], check=True)
     lines = [
         f"{architecture.removeprefix('sm_')} {use.registers} {use.shared} {launch.shared_bytes} {launch.threads}"
         for architecture, use, launch in questions

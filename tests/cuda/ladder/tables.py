@@ -6,6 +6,7 @@ python -m ladder.tables MODULE SIMT [--write]     MODULE: the built _cuda; SIMT:
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from ladder import instructions, launches, resources
@@ -14,8 +15,35 @@ from ladder.toolkit import ROOT, load_simt
 HERE = Path(__file__).parent
 FOLDER = ROOT / "target" / "cuda-ladder"
 
-# Accesses to local memory in the main loop, by short name: known spills. None: no kernel may have any.
-KNOWN_LOCAL: dict[str, int] = {}
+
+@dataclass(frozen=True)
+class Spill:
+    """The most on any architecture: bytes of a thread's stack, and accesses to it in the main loop."""
+
+    stack: int
+    accesses: int
+
+
+NONE = Spill(0, 0)
+# By short name, T for bfloat16 and float16; docs/cuda.md, Spills, says why these are left.
+_SPILLS = {
+    "attention_decode<T, 256>": Spill(16, 0),
+    "attention_forward<T, 64, true>": Spill(8, 1),
+    "attention_forward<T, 128, false>": Spill(56, 7),
+    "attention_forward<T, 256, true>": Spill(24, 4),
+    "attention_key_grad<T, 128, false>": Spill(64, 15),
+    "attention_key_grad<T, 128, true>": Spill(96, 20),
+    "attention_plain<1>": Spill(24, 0),
+    "attention_plain<2>": Spill(16, 0),
+    "attention_plain_key_grad<4>": Spill(8, 0),
+    "attention_plain_key_grad<8>": Spill(16, 0),
+    "attention_plain_query_grad<1>": Spill(16, 0),
+    "attention_plain_query_grad<2>": Spill(32, 0),
+    "attention_plain_query_grad<4>": Spill(32, 0),
+}
+KNOWN_SPILLS = {
+    name.replace("<T,", f"<{kind},"): spill for name, spill in _SPILLS.items() for kind in ("Bfloat16", "Float16")
+}
 
 
 def differences(old: str, new: str) -> list[str]:
@@ -29,10 +57,14 @@ def made(module: Path, simt: Path) -> tuple[dict[str, str], list[str]]:
     known = list(launches.of_module(load_simt(simt), module, FOLDER / "ptx"))
     loops = instructions.loops(module, FOLDER / "elf")
     wrong = []
-    for name, by_architecture in loops.items():
-        for architecture, loop in by_architecture.items():
-            allowed = KNOWN_LOCAL.get(resources.short(name), 0)
-            wrong += instructions.faults(f"{resources.short(name)} on {architecture}", loop, allowed)
+    for name, by_architecture in resources.usages(module, FOLDER / "elf").items():
+        spill = KNOWN_SPILLS.get(resources.short(name), NONE)
+        for architecture, use in by_architecture.items():
+            where = f"{resources.short(name)} on {architecture}"
+            if use.stack > spill.stack:
+                wrong.append(f"{where}: {use.stack} bytes of stack, not {spill.stack}")
+            if loop := loops.get(name, {}).get(architecture):
+                wrong += instructions.faults(where, loop, spill.accesses)
     tables = {
         "resources.tsv": resources.table(module, known, FOLDER / "elf"),
         "instructions.tsv": instructions.table(loops),

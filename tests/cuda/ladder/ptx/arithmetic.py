@@ -60,6 +60,17 @@ def fused(a: Array, b: Array, c: Array) -> Array:
     return (a.astype(np.float64) * b + c).astype(a.dtype)
 
 
+def fuse(ins: Instruction, values: Values) -> Run:
+    return elementwise(fused_down if "rm" in ins.modifiers else fused, 3)(ins, values)
+
+
+def fused_down(a: Array, b: Array, c: Array) -> Array:
+    """Rounded to the smaller neighbour, as the exponential function's reduction wants."""
+    exact = a.astype(np.float64) * b + c
+    near = exact.astype(a.dtype)
+    return np.where(near > exact, np.nextafter(near, a.dtype.type(-np.inf)), near)
+
+
 def product(ins: Instruction, values: Values) -> Run:
     """mul and mad of whole numbers: lo, hi or wide; mul of floats."""
     kind, adds = ins.modifiers[-1], ins.opcode == "mad"
@@ -201,6 +212,8 @@ def convert(ins: Instruction, values: Values) -> Run:
     if source[0] == "f" and to[0] != "f":
         rounding, limits = _ROUNDINGS[ins.modifiers[0]], np.iinfo(dtype)
         return lambda at: write(at, np.nan_to_num(np.clip(rounding(read(at)), limits.min, limits.max)).astype(dtype))
+    if "sat" in ins.modifiers:  # to [0, 1], NaN to 0
+        return lambda at: write(at, np.nan_to_num(np.clip(read(at), 0, 1)).astype(dtype))
     return lambda at: write(at, read(at).astype(dtype))
 
 
@@ -221,13 +234,14 @@ TABLE: dict[str, tuple[Builder, set[str]]] = {
     "sub": (elementwise(np.subtract, 2), _ROUND | _WHOLE),
     "mul": (product, _ROUND | _WHOLE | {"lo", "hi", "wide"}),
     "mad": (product, _WHOLE | {"lo", "wide"}),
-    "fma": (elementwise(fused, 3), {"rn", "ftz", "f32"}),
+    "fma": (fuse, {"rn", "rm", "ftz", "f32"}),
     "div": (elementwise(divide, 2), _ROUND | _WHOLE),
     "rem": (elementwise(lambda a, b: a - divide(a, b) * b, 2), _WHOLE),
     "min": (elementwise(smaller, 2), _ROUND | _WHOLE),
     "max": (elementwise(larger, 2), _ROUND | _WHOLE),
     "neg": (elementwise(np.negative, 1), _ROUND | _WHOLE),
     "abs": (elementwise(np.abs, 1), _ROUND | _WHOLE),
+    "copysign": (elementwise(lambda sign, x: np.copysign(x, sign), 2), {"f32"}),
     "rcp": (elementwise(lambda x: np.float32(1) / x, 1), {"rn", "approx", "ftz", "f32"}),
     "sqrt": (elementwise(np.sqrt, 1), _ROUND),
     "rsqrt": (elementwise(lambda x: np.float32(1) / np.sqrt(x), 1), {"approx", "ftz", "f32"}),
@@ -246,5 +260,5 @@ TABLE: dict[str, tuple[Builder, set[str]]] = {
     "selp": (select, _ROUND | _WHOLE),
     "mov": (move, _ROUND | _WHOLE | {"pred"}),
     "cvta": (move, {"to", "global", "shared", "param", "u64", "u32"}),
-    "cvt": (convert, _ROUND | _WHOLE | {"u8", "s8", "f16", "bf16", "bf16x2", "f16x2", *_ROUNDINGS}),
+    "cvt": (convert, _ROUND | _WHOLE | {"u8", "s8", "f16", "bf16", "bf16x2", "f16x2", "sat", *_ROUNDINGS}),
 }

@@ -1,0 +1,119 @@
+"""On a GPU: attention against scaled_dot_product_attention and flash-attn, LSTM against cuDNN, the loss against torch.
+
+Skipped where there is no GPU, or where the package was built without CUDA (docs/cuda.md).
+"""
+
+import importlib.util
+
+import pairs
+import pytest
+import torch
+import torch.nn.functional as F
+
+from wordkiln import ops
+from wordkiln.ops import _cuda
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+    pytest.mark.skipif(_cuda._module is None, reason="the package was built without CUDA"),
+]
+ROUNDS_EACH = 20  # calls between two looks at the clock: a launch takes microseconds
+
+
+def peer(name):
+    return f"{name}, torch {torch.__version__}, {torch.cuda.get_device_name()}"
+
+
+def timed(call):
+    def work():
+        torch.cuda.synchronize()
+        for _ in range(ROUNDS_EACH):
+            result = call()
+        torch.cuda.synchronize()
+        return result
+
+    return work
+
+
+def near(one, other):
+    for a, b in zip(one, other, strict=True):
+        # bfloat16 sums of some hundred terms, in another order.
+        torch.testing.assert_close(a.float(), b.float(), rtol=0.05, atol=0.05)
+
+
+def compare(work, name, ours, theirs, products):
+    pairs.compare(
+        work, peer(name), timed(ours), timed(theirs),
+        equal=near, amount=ROUNDS_EACH * 2 * products / 1e12, unit="TFLOP",
+    )  # fmt: skip
+
+
+def step(call, leaves):
+    out = call(*leaves)
+    return (out.detach(), *torch.autograd.grad(out, leaves, torch.ones_like(out)))
+
+
+# (B, H, S, D)
+@pytest.mark.parametrize("shape", [(4, 16, 2048, 64), (2, 16, 4096, 128), (16, 12, 512, 64)], ids=str)
+@pytest.mark.parametrize("train", [False, True], ids=["forward", "forward and backward"])
+def test_attention(shape, train):
+    batch, heads, length, size = shape
+    leaves = [torch.randn(shape, device="cuda", dtype=torch.bfloat16, requires_grad=train) for _ in range(3)]
+    peers = {"scaled_dot_product_attention": lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True)}
+    if importlib.util.find_spec("flash_attn") is not None:
+        from flash_attn import flash_attn_func
+
+        peers["flash-attn"] = lambda q, k, v: flash_attn_func(
+            *(x.transpose(1, 2) for x in (q, k, v)), causal=True
+        ).transpose(1, 2)
+
+    def run(call):
+        return (lambda: step(call, leaves)) if train else (lambda: (call(*leaves),))
+
+    # Two products forward, five backward, of the half that is not masked.
+    products = (7 if train else 2) * batch * heads * length * length * size / 2
+    for name, call in peers.items():
+        compare(f"attention {shape} {'fwd+bwd' if train else 'fwd'}", name, run(ops.attention), run(call), products)
+
+
+@pytest.mark.parametrize("keys", [1024, 16384])
+def test_decoding(keys):
+    q = torch.randn(8, 32, 1, 128, device="cuda", dtype=torch.bfloat16)
+    k, v = (torch.randn(8, 8, keys, 128, device="cuda", dtype=torch.bfloat16) for _ in range(2))
+    compare(
+        f"decoding, 32 heads over 8, {keys} keys", "scaled_dot_product_attention",
+        lambda: (ops.attention(q, k, v),),
+        lambda: (F.scaled_dot_product_attention(q, k, v, enable_gqa=True),),
+        2 * 8 * 32 * keys * 128,
+    )  # fmt: skip
+
+
+# (T, B, H): docs/cuda.md says that cuDNN is the better choice for most.
+@pytest.mark.parametrize("shape", [(256, 32, 512), (128, 64, 1024), (512, 8, 256)], ids=str)
+def test_lstm(shape):
+    steps, batch, hidden = shape
+    layer = torch.nn.LSTM(hidden, hidden, device="cuda", dtype=torch.bfloat16)
+    x = torch.randn(steps, batch, hidden, device="cuda", dtype=torch.bfloat16)
+    leaves = [x.requires_grad_(), *(p for p in layer.parameters())]
+    compare(
+        f"LSTM {shape} fwd+bwd", "cuDNN",
+        lambda: step(lambda *a: ops.lstm(*a)[0], leaves),
+        lambda: step(lambda *a: layer(x)[0], leaves),
+        3 * 8 * steps * batch * hidden * hidden,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", [(8192, 32000, 1024), (4096, 128000, 2048)], ids=str)
+def test_vocabulary_loss(shape):
+    tokens, words, width = shape
+    leaves = [
+        torch.randn(rows, width, device="cuda", dtype=torch.bfloat16, requires_grad=True) for rows in (tokens, words)
+    ]
+    targets = torch.randint(words, (tokens,), device="cuda")
+    compare(
+        f"linear + cross-entropy {shape} fwd+bwd", "linear and cross_entropy",
+        lambda: step(lambda x, w: ops.linear_cross_entropy(x, w / width**0.5, targets), leaves),
+        lambda: step(lambda x, w: F.cross_entropy(F.linear(x, w / width**0.5).float(), targets), leaves),
+        3 * tokens * words * width,
+    )  # fmt: skip
