@@ -16,33 +16,6 @@ constexpr int64_t kPrivateRows = 4;
 // products and attention.
 constexpr int64_t kBlockRows = 256, kPieces = 5;
 
-int64_t packed_bytes(LinearStorage storage, int64_t outputs, int64_t inputs) {
-  return (outputs + kPanelWidth - 1) / kPanelWidth * panel_bytes(storage, inputs);
-}
-
-bool pack(LinearStorage storage, int64_t outputs, int64_t inputs, const float* weight, const float* gate,
-          char* packed) {
-  // With a gate the packed outputs are the gate's vectors and those of `weight` in turns.
-  const int64_t vectors = vectors_of(outputs) * (gate == nullptr ? 1 : 2);
-  const int64_t count = (vectors + kTileVectors - 1) / kTileVectors;
-  bool fits = true;
-  parallel_threads(threads_for(static_cast<double>(outputs) * static_cast<double>(inputs)),
-                   [=, &fits](int thread, int threads) {
-                     const Range mine = split(count, thread, threads);
-                     for (int64_t p = mine.begin; p < mine.end; ++p) {
-                       const auto rows = [=](int64_t v) {
-                         const int64_t vector = p * kTileVectors + v;
-                         if (gate == nullptr) return some_rows(weight, inputs, vector * kLanes<float>, outputs);
-                         return some_rows(vector % 2 == 0 ? gate : weight, inputs, vector / 2 * kLanes<float>, outputs);
-                       };
-                       if (!pack_panel(storage, inputs, rows, packed + p * panel_bytes(storage, inputs))) {
-                         __atomic_store_n(&fits, false, __ATOMIC_RELAXED);
-                       }
-                     }
-                   });
-  return fits;
-}
-
 int64_t page_bytes(const DecoderShape& shape, LinearStorage storage, int64_t layers) {
   return layers * PageLayout(shape).layer_elements * (storage == LinearStorage::kFloat32 ? 4 : 2);
 }
@@ -413,9 +386,11 @@ void run(const DecoderView& view, const DecoderRun& arguments) {
 
 }  // namespace
 
-const DecoderKernels decoder_kernels = {kLanes<float>, kPanelWidth, packed_bytes, pack, page_bytes, run<false>};
+const DecoderKernels decoder_kernels = {kLanes<float>, kPanelWidth, decoder_packed_bytes, decoder_pack,
+                                        decoder_first_infinite, page_bytes, run<false>};
 #if defined(__AMX_TILE__)
-const DecoderKernels decoder_kernels_amx = {kLanes<float>, kPanelWidth, packed_bytes, pack, page_bytes, run<true>};
+const DecoderKernels decoder_kernels_amx = {kLanes<float>, kPanelWidth, decoder_packed_bytes, decoder_pack,
+                                            decoder_first_infinite, page_bytes, run<true>};
 #endif
 
 }  // namespace wordkiln::cpu::WORDKILN_ISA

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wordkiln.runtime.architecture import Encoding
+
 Bytes = NDArray[np.uint8]
 Array = NDArray[np.float32]
 
@@ -22,6 +24,8 @@ _CHUNK = 2048  # blocks at a time, which stay in the cache
 F32, F16, Q4_0, Q4_1, Q8_0, BF16 = 0, 1, 2, 3, 8, 30
 # Encoding -> values of a block, its bytes.
 SIZES = {F32: (1, 4), F16: (1, 2), BF16: (1, 2), Q4_0: (_VALUES, 18), Q4_1: (_VALUES, 20), Q8_0: (_VALUES, 34)}
+# Those that the kernels take as they are; float32 they take as numbers.
+KERNELS: dict[int, Encoding] = {F16: "float16", BF16: "bfloat16", Q4_0: "q4_0", Q4_1: "q4_1", Q8_0: "q8_0"}
 _PLAIN = {F32: "<f4", F16: "<f2", BF16: "<u2"}
 
 
