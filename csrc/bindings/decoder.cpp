@@ -52,9 +52,9 @@ std::unique_ptr<Decoder> make(int64_t vocab, int64_t hidden, int64_t heads, int6
 
 WeightEncoding parse_encoding(const std::string& name) {
   constexpr std::pair<const char*, WeightEncoding> kNames[] = {
-      {"float32", WeightEncoding::kFloat32}, {"float16", WeightEncoding::kFloat16},
+      {"float32", WeightEncoding::kFloat32},   {"float16", WeightEncoding::kFloat16},
       {"bfloat16", WeightEncoding::kBfloat16}, {"q4_0", WeightEncoding::kQ4_0},
-      {"q4_1", WeightEncoding::kQ4_1}, {"q8_0", WeightEncoding::kQ8_0}};
+      {"q4_1", WeightEncoding::kQ4_1},         {"q8_0", WeightEncoding::kQ8_0}};
   for (const auto& [known, encoding] : kNames) {
     if (name == known) return encoding;
   }
@@ -127,7 +127,20 @@ void add_layer(Decoder& self, const py::dict& vectors, const py::dict& matrices,
   self.add_layer(layer);
 }
 
-void set_ends(Decoder& self, const py::dict& vectors, const py::dict& matrices, int64_t max_positions) {
+// Ids that rise, so that each stands there once.
+const int64_t* unused_ids(uintptr_t address, int64_t count, int64_t vocab) {
+  check_size("unused_count", count, 0, vocab);
+  const auto* ids = static_cast<const int64_t*>(to_pointer("unused", address, count));
+  for (int64_t i = 0; i < count; ++i) {
+    if (ids[i] >= (i > 0 ? ids[i - 1] + 1 : 0) && ids[i] < vocab) continue;
+    throw std::invalid_argument("unused[" + std::to_string(i) + "]=" + std::to_string(ids[i]) +
+                                ": must rise, from 0 to " + std::to_string(vocab - 1));
+  }
+  return ids;
+}
+
+void set_ends(Decoder& self, const py::dict& vectors, const py::dict& matrices, int64_t max_positions, uintptr_t unused,
+              int64_t unused_count) {
   const Addresses at(vectors);
   const Matrices matrix(matrices);
   check_size("max_positions", max_positions, 1, int64_t{1} << 40);
@@ -139,6 +152,8 @@ void set_ends(Decoder& self, const py::dict& vectors, const py::dict& matrices, 
       .positions = at("positions", false),
       .max_positions = max_positions,
       .frequencies = at("frequencies", false),
+      .unused = unused_ids(unused, unused_count, self.shape().vocab),
+      .unused_count = unused_count,
   };
   const py::gil_scoped_release release;
   self.set_ends(ends);
@@ -215,7 +230,8 @@ void register_decoder(py::module_& m) {
            py::arg("head_size"), py::arg("intermediate"), py::arg("norm"), py::arg("norm_eps"), py::arg("activation"),
            py::arg("gated"), py::arg("qk_norm"), py::arg("storage"))
       .def("add_layer", &add_layer, py::arg("vectors"), py::arg("matrices"), py::arg("window"))
-      .def("set_ends", &set_ends, py::arg("vectors"), py::arg("matrices"), py::arg("max_positions"))
+      .def("set_ends", &set_ends, py::arg("vectors"), py::arg("matrices"), py::arg("max_positions"),
+           py::arg("unused") = 0, py::arg("unused_count") = 0)
       .def("run", &run, py::arg("ids"), py::arg("offsets"), py::arg("starts"), py::arg("rows"), py::arg("pages"),
            py::arg("pages_per_row"), py::arg("prompt"), py::arg("wanted"), py::arg("count"), py::arg("logits"),
            py::arg("targets") = 0, py::arg("log_probabilities") = 0)

@@ -22,6 +22,7 @@ struct Decoder::Weights {
   const float* positions = nullptr;
   const float* frequencies = nullptr;
   int64_t max_positions = 0, bytes = 0;
+  std::vector<int64_t> unused{};
 
   const cpu::DecoderKernels& kernels() const { return *cpu::kernels().decoder; }
 
@@ -90,12 +91,25 @@ void Decoder::set_ends(const DecoderEnds& ends) {
   w.positions = w.keep(ends.positions, ends.max_positions * s.hidden);
   w.frequencies = w.keep(ends.frequencies, s.head_size / 2);
   w.max_positions = ends.max_positions;
+  w.unused.assign(ends.unused, ends.unused + ends.unused_count);
 }
 
 void Decoder::run(const DecoderRun& arguments) const {
   const Weights& w = *weights_;
-  const cpu::DecoderView view = {w.shape, w.storage, w.layers.data(), layers(),      w.embedding,
-                                 w.head,  w.norm,    w.positions,     w.frequencies, page_bytes()};
+  const cpu::DecoderView view = {
+      .shape = w.shape,
+      .storage = w.storage,
+      .layers = w.layers.data(),
+      .count = layers(),
+      .embedding = w.embedding,
+      .head = w.head,
+      .norm = w.norm,
+      .positions = w.positions,
+      .frequencies = w.frequencies,
+      .page_bytes = page_bytes(),
+      .unused = w.unused.data(),
+      .unused_count = static_cast<int64_t>(w.unused.size()),
+  };
   w.kernels().run(view, arguments);
 }
 

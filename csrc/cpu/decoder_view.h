@@ -35,6 +35,8 @@ struct DecoderView {
   const float* positions;
   const float* frequencies;
   int64_t page_bytes;
+  const int64_t* unused;  // [unused_count], rising
+  int64_t unused_count;
 };
 
 struct DecoderKernels {

@@ -229,7 +229,14 @@ class Decoder:
         storage: str,
     ) -> None: ...
     def add_layer(self, vectors: dict[str, int], matrices: dict[str, tuple[int, str]], window: int) -> None: ...
-    def set_ends(self, vectors: dict[str, int], matrices: dict[str, tuple[int, str]], max_positions: int) -> None: ...
+    def set_ends(
+        self,
+        vectors: dict[str, int],
+        matrices: dict[str, tuple[int, str]],
+        max_positions: int,
+        unused: int = 0,
+        unused_count: int = 0,
+    ) -> None: ...
     def run(
         self,
         ids: int,

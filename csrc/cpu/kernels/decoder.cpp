@@ -304,9 +304,24 @@ class DecoderPass {
     const LinearRows rows = prepare(team, run_.count, shape_.hidden, &view_.norm, x);
     if (run_.logits == nullptr) return score(team, rows);
     for_my_parts(team, run_.count, vectors_of(shape_.vocab), 1, [&](const Part& part) {
-      multiply(team, view_.head, rows, part, run_.logits + part.first, shape_.vocab, part.columns_of(shape_.vocab),
-               false);
+      const int64_t columns = part.columns_of(shape_.vocab);
+      multiply(team, view_.head, rows, part, run_.logits + part.first, shape_.vocab, columns, false);
+      leave_out_unused(part, run_.logits + part.first, shape_.vocab, columns);
     });
+  }
+
+  // -inf where an id is no token, in a part of the logits [rows, columns]. Returns how many of its ids are none.
+  int64_t leave_out_unused(const Part& part, float* out, int64_t out_row, int64_t columns) const {
+    int64_t begin = 0, end = view_.unused_count;
+    while (begin < end) {
+      const int64_t middle = (begin + end) / 2;
+      (view_.unused[middle] < part.first ? begin : end) = view_.unused[middle] < part.first ? middle + 1 : middle;
+    }
+    for (; end < view_.unused_count && view_.unused[end] < part.first + columns; ++end) {
+      float* at = out + view_.unused[end] - part.first;
+      for (int64_t i = part.rows.begin; i < part.rows.end; ++i) at[i * out_row] = -__builtin_inff();
+    }
+    return end - begin;
   }
 
   // log softmax at the targets: each thread sums over its part of the vocabulary.
@@ -321,11 +336,12 @@ class DecoderPass {
     for_my_vectors(team, run_.count, vectors_of(shape_.vocab), 1, [&](const Part& part) {
       const int64_t first = part.first, columns = part.columns_of(shape_.vocab);
       multiply(team, view_.head, rows, part, team.panel, kPanelWidth, columns, false);
+      const bool empty = leave_out_unused(part, team.panel, kPanelWidth, columns) == columns;
       for (int64_t i = 0; i < run_.count; ++i) {
         const float* logits = team.panel + i * kPanelWidth;
         const int64_t target = run_.targets[i] - first;
         if (target >= 0 && target < columns) target_logits_[i] = logits[target];
-        add_to_total(logits, columns, highest[i], totals[i]);
+        if (!empty) add_to_total(logits, columns, highest[i], totals[i]);
       }
     });
     barrier_.wait(team.threads);
@@ -386,11 +402,11 @@ void run(const DecoderView& view, const DecoderRun& arguments) {
 
 }  // namespace
 
-const DecoderKernels decoder_kernels = {kLanes<float>, kPanelWidth, decoder_packed_bytes, decoder_pack,
-                                        decoder_first_infinite, page_bytes, run<false>};
+const DecoderKernels decoder_kernels = {
+    kLanes<float>, kPanelWidth, decoder_packed_bytes, decoder_pack, decoder_first_infinite, page_bytes, run<false>};
 #if defined(__AMX_TILE__)
-const DecoderKernels decoder_kernels_amx = {kLanes<float>, kPanelWidth, decoder_packed_bytes, decoder_pack,
-                                            decoder_first_infinite, page_bytes, run<true>};
+const DecoderKernels decoder_kernels_amx = {
+    kLanes<float>, kPanelWidth, decoder_packed_bytes, decoder_pack, decoder_first_infinite, page_bytes, run<true>};
 #endif
 
 }  // namespace wordkiln::cpu::WORDKILN_ISA

@@ -74,8 +74,10 @@ inline void widen_row(WeightEncoding encoding, const char* row, int64_t begin, i
     for_vectors<float>(0, count, [&](int64_t j, int n) {
       HalfWords halves = {};
       __builtin_memcpy(&halves, row + j * 2, static_cast<size_t>(n) * 2);
-      store(to + j, encoding == WeightEncoding::kBfloat16 ? widen(halves)
-                                                          : widen_float16(__builtin_convertvector(halves, Words)), n);
+      store(
+          to + j,
+          encoding == WeightEncoding::kBfloat16 ? widen(halves) : widen_float16(__builtin_convertvector(halves, Words)),
+          n);
     });
   } else {
     for (; count > 0; count -= kEncodingBlock, to += kEncodingBlock) {

@@ -53,6 +53,8 @@ struct DecoderEnds {
   const float* positions;    // [P, E], learned, or null
   int64_t max_positions;     // P: positions of a call must be below it
   const float* frequencies;  // [D / 2] angles per position, or null: heads are not turned
+  const int64_t* unused;     // [unused_count] rising ids that are no tokens: their logits are -inf
+  int64_t unused_count;
 };
 
 // Row r has the tokens offsets[r] to offsets[r + 1], which stand behind starts[r] earlier ones of its own. Its page i,

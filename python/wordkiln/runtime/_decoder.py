@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -49,22 +49,34 @@ class DecoderModel:
         architecture: its shape.
         source: its weights; each is read once.
         dtype: of the weights in memory. "float32"; "bfloat16": rounded to nearest even, products and sums in float32;
-            "int8": 127 steps to either side of 0 with a scale for each 64 inputs of an output, and the inputs of each
-            product likewise. The cache is float32 beside float32 weights and else bfloat16. Default "float32".
+            "int8": 127 steps to either side of 0 with a scale for each 64 inputs of an output. The cache is float32
+            beside float32 weights and else bfloat16. Default "float32".
+        unused_ids: those that are no tokens, of an embedding with more rows than there are tokens: their logits are
+            -inf, and probabilities those among the others. Default none.
 
     Attributes:
         architecture: see above.
         dtype: see above.
 
     Raises:
-        ArgumentError: another dtype, or a weight that is not finite for "int8".
+        ArgumentError: another dtype, or a weight that is not finite for "int8"; an unused id is none of the model's,
+            or all are.
     """
 
-    def __init__(self, architecture: Architecture, source: TensorSource, dtype: DType = "float32") -> None:
+    def __init__(
+        self,
+        architecture: Architecture,
+        source: TensorSource,
+        dtype: DType = "float32",
+        unused_ids: Collection[int] = (),
+    ) -> None:
         check_dtype(dtype)
+        unused = np.unique(checked_ids("unused_ids", [*unused_ids, 0], architecture.vocab_size)[:-1])
+        if len(unused) == architecture.vocab_size:
+            raise ArgumentError("unused_ids: are all ids of the model")
         self.architecture = architecture
         self.dtype = dtype
-        self._native = pack(architecture, source, dtype)
+        self._native = pack(architecture, source, dtype, unused)
         self._pool = PagePool(self._native.page_bytes)
 
     @property

@@ -47,11 +47,11 @@ class _Weights(NamedTuple):
     matrices: dict[str, EncodedMatrix]
 
 
-def pack(a: Architecture, source: TensorSource, dtype: DType) -> _kernels.Decoder:
+def pack(a: Architecture, source: TensorSource, dtype: DType, unused_ids: NDArray[np.int64]) -> _kernels.Decoder:
     """A decoder of the kernels, with all weights of `source`.
 
     Raises:
-        ArgumentError: a weight is not finite, for dtype="int8".
+        ArgumentError: a weight is not finite, for dtype="int8"; `unused_ids` do not rise, or are no ids.
     """
     native = _kernels.Decoder(
         vocab=a.vocab_size,
@@ -70,19 +70,16 @@ def pack(a: Architecture, source: TensorSource, dtype: DType) -> _kernels.Decode
     names = frozenset(source.names())
     layers = (functools.partial(_layer, f"layers.{number}.", names, source) for number in range(a.num_layers))
     parts = _read_ahead([functools.partial(_ends, a, names, source), *layers])
-    _give(native.set_ends, next(parts), a.max_positions)
+    _give(native.set_ends, next(parts), a.max_positions, unused_ids.ctypes.data, len(unused_ids))
     for window in a.windows:
         _give(native.add_layer, next(parts), window or 0)
     return native
 
 
-def _give(to: Callable[[dict[str, int], dict[str, tuple[int, str]], int], None], weights: _Weights, number: int) -> None:
+def _give(to: Callable[..., None], weights: _Weights, *more: int) -> None:
     """Hand over addresses; the arrays live through the call and no longer."""
-    to(
-        {name: array.ctypes.data for name, array in weights.vectors.items()},
-        {name: (matrix.rows.ctypes.data, matrix.encoding) for name, matrix in weights.matrices.items()},
-        number,
-    )
+    vectors = {name: array.ctypes.data for name, array in weights.vectors.items()}
+    to(vectors, {name: (matrix.rows.ctypes.data, matrix.encoding) for name, matrix in weights.matrices.items()}, *more)
 
 
 def _read_ahead(reads: Sequence[Callable[[], _Weights]]) -> Iterator[_Weights]:
