@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <stdexcept>
+#include <vector>
 
 #include "bindings/attention_arguments.h"
 #include "bindings/checks.h"
@@ -113,15 +114,6 @@ void check_shape(const char* name, const TensorView& x, DType dtype, std::initia
   if (x.dtype != dtype) throw std::invalid_argument(std::string(name) + ": dtype does not fit q");
 }
 
-// Whether the checks of ops.attention have nothing to say of these and a kernel takes them.
-bool takes(py::handle q, py::handle k, py::handle v) {
-  const auto queries = try_view_tensor(q, 4), keys = try_view_tensor(k, 4), values = try_view_tensor(v, 4);
-  if (!queries || !keys || !values || keys->dtype != queries->dtype || values->dtype != queries->dtype) return false;
-  const int64_t heads = queries->shape[1], kv_heads = keys->shape[1], head_size = queries->shape[3];
-  return std::ranges::equal(keys->shape, values->shape) && keys->shape[0] == queries->shape[0] && kv_heads > 0 &&
-         heads % kv_heads == 0 && keys->shape[3] == head_size && head_size > 0 && head_size <= kLargestHead;
-}
-
 void forward_tensors(py::handle q, py::handle k, py::handle v, py::handle out, py::handle lse, py::handle key_lengths,
                      py::handle bias, py::handle slopes, py::handle query_offsets, py::handle key_offsets, bool causal,
                      int64_t window, double scale, double soft_cap, double dropout, uint64_t seed, uint32_t offset) {
@@ -137,11 +129,12 @@ void forward_tensors(py::handle q, py::handle k, py::handle v, py::handle out, p
   const int64_t batch = packed ? static_cast<int64_t>(py::len(query_offsets)) - 1 : rows;
   const AttentionSizes s = to_sizes({batch, heads, keys.shape[1], length, keys.shape[2], width});
   const auto address = [](const void* pointer) { return reinterpret_cast<uintptr_t>(pointer); };
+  const std::vector<double> slope_of_head = read_numbers("slopes", slopes, heads);
   More more = {.window = window,
                .soft_cap = soft_cap,
                .bias = 0,
                .bias_strides = {0, 0, 0, 0},
-               .slopes = address(view_doubles("slopes", slopes, heads)),
+               .slopes = slopes.is_none() ? 0 : address(slope_of_head.data()),
                .dropout = dropout,
                .seed = seed,
                .offset = offset,
@@ -170,6 +163,56 @@ void forward_tensors(py::handle q, py::handle k, py::handle v, py::handle out, p
   const AttentionScores scores = to_scores(lengths, causal, scale, more);
   check_scores(scores, s);
   run_forward(dtype, s, tensors, scores, {nullptr, 0, 0, 0});
+}
+
+void paged_tensors(py::handle q, py::handle key_pages, py::handle value_pages, py::handle out, py::handle lse,
+                   py::handle page_table, py::handle key_lengths, py::handle slopes, bool causal, int64_t window,
+                   double scale, double soft_cap) {
+  const TensorView queries = view_tensor("q", q, 4), outs = view_tensor("out", out, 4);
+  const TensorView keys = view_tensor("key_pages", key_pages, 4), values = view_tensor("value_pages", value_pages, 4);
+  const TensorView sums = view_tensor("lse", lse, 3);
+  const DType dtype = queries.dtype, computed = dtype == DType::kBfloat16 ? DType::kFloat32 : dtype;
+  const int64_t rows = queries.shape[0], heads = queries.shape[1], length = queries.shape[2], width = queries.shape[3];
+  const int64_t page_count = keys.shape[0], page_size = keys.shape[1], kv_heads = keys.shape[2];
+  check_shape("key_pages", keys, dtype, {page_count, page_size, kv_heads, width});
+  check_shape("value_pages", values, dtype, {page_count, page_size, kv_heads, width});
+  check_shape("out", outs, dtype, {rows, heads, length, width});
+  check_shape("lse", sums, computed, {rows, heads, length});
+  const IntegerRows table = view_integer_rows("page_table", page_table, rows);
+  const std::vector<double> slope_of_head = read_numbers("slopes", slopes, heads);
+  AttentionSizes s = to_sizes({rows, heads, kv_heads, length, table.columns * page_size, width});
+  const auto address = [](const void* pointer) { return reinterpret_cast<uintptr_t>(pointer); };
+  const More more = {.window = window,
+                     .soft_cap = soft_cap,
+                     .bias = 0,
+                     .bias_strides = {0, 0, 0, 0},
+                     .slopes = slopes.is_none() ? 0 : address(slope_of_head.data()),
+                     .dropout = 0,
+                     .seed = 0,
+                     .offset = 0,
+                     .query_offsets = 0,
+                     .key_offsets = 0};
+  const auto of_pages = [](const char* name, const TensorView& x) -> AttentionStrides {
+    const AttentionStrides strides = strides_of(name, x, false);
+    return {strides.batch, strides.row, strides.head};  // [pages, page_size, Hkv, D]
+  };
+  const Tensors tensors = {address(queries.data),
+                           address(keys.data),
+                           address(values.data),
+                           address(outs.data),
+                           address(sums.data),
+                           strides_of("q", queries, false),
+                           of_pages("key_pages", keys),
+                           of_pages("value_pages", values),
+                           strides_of("out", outs, false)};
+  const int64_t* lengths = view_integers("key_lengths", key_lengths, rows);
+  const AttentionScores scores = to_scores(address(lengths), causal, scale, more);
+  check_scores(scores, s);
+  const AttentionPages pages = {table.data, table.columns, page_size, page_count};
+  check_table(pages, s, lengths);
+  // The threads share out the keys there are, not those there is room for.
+  if (rows > 0) s.keys = *std::max_element(lengths, lengths + rows);
+  run_forward(dtype, s, tensors, scores, pages);
 }
 
 void backward(const std::string& dtype, uintptr_t q, uintptr_t k, uintptr_t v, uintptr_t out, uintptr_t lse,
@@ -215,11 +258,13 @@ void backward(const std::string& dtype, uintptr_t q, uintptr_t k, uintptr_t v, u
 
 void register_attention(py::module_& m) {
   const BiasStrides none = {0, 0, 0, 0};
-  m.def("attention_takes", &takes, py::arg("q"), py::arg("k"), py::arg("v"));
   m.def("attention_forward_tensors", &forward_tensors, py::arg("q"), py::arg("k"), py::arg("v"), py::arg("out"),
         py::arg("lse"), py::arg("key_lengths"), py::arg("bias"), py::arg("slopes"), py::arg("query_offsets"),
         py::arg("key_offsets"), py::arg("causal"), py::arg("window"), py::arg("scale"), py::arg("soft_cap"),
         py::arg("dropout"), py::arg("seed"), py::arg("offset"));
+  m.def("attention_paged_tensors", &paged_tensors, py::arg("q"), py::arg("key_pages"), py::arg("value_pages"),
+        py::arg("out"), py::arg("lse"), py::arg("page_table"), py::arg("key_lengths"), py::arg("slopes"),
+        py::arg("causal"), py::arg("window"), py::arg("scale"), py::arg("soft_cap"));
   m.def("attention_forward", &forward, py::arg("dtype"), py::arg("q"), py::arg("k"), py::arg("v"), py::arg("out"),
         py::arg("lse"), py::arg("key_lengths"), py::arg("sizes"), py::arg("q_strides"), py::arg("k_strides"),
         py::arg("v_strides"), py::arg("out_strides"), py::arg("causal"), py::arg("scale"), py::arg("window") = 0,

@@ -42,4 +42,5 @@ PYBIND11_MODULE(_kernels, m, py::mod_gil_not_used()) {
   wordkiln::bindings::register_recurrent_step(m);
   wordkiln::bindings::register_rnn(m);
   wordkiln::bindings::register_rotary(m);
+  wordkiln::bindings::register_shapes(m);
 }

@@ -15,5 +15,6 @@ void register_norm(pybind11::module_& m);
 void register_recurrent_step(pybind11::module_& m);
 void register_rnn(pybind11::module_& m);
 void register_rotary(pybind11::module_& m);
+void register_shapes(pybind11::module_& m);
 
 }  // namespace wordkiln::bindings

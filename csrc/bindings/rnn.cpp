@@ -2,6 +2,7 @@
 
 #include <pybind11/stl.h>
 
+#include <cstring>
 #include <stdexcept>
 #include <tuple>
 
@@ -48,9 +49,22 @@ const int64_t* to_lengths(uintptr_t address, const RecurrentSizes& sizes) {
 
 RecurrentSizes to_sizes(const Sizes& sizes) { return {std::get<0>(sizes), std::get<1>(sizes), std::get<2>(sizes)}; }
 
+// Each row's hidden state after its last step: outputs behind it are 0.
+void copy_last(const RecurrentForward& x, size_t element, void* to) {
+  const size_t row_bytes = static_cast<size_t>(x.sizes.hidden) * element;
+  const auto row_of = [&](const void* from, int64_t row) {
+    return static_cast<const char*>(from) + static_cast<size_t>(row) * row_bytes;
+  };
+  for (int64_t row = 0; row < x.sizes.batch; ++row) {
+    const int64_t steps = x.lengths == nullptr ? x.sizes.steps : x.lengths[row];
+    const void* from = steps == 0 ? row_of(x.h0, row) : row_of(x.out, (steps - 1) * x.sizes.batch + row);
+    std::memcpy(static_cast<char*>(to) + static_cast<size_t>(row) * row_bytes, from, row_bytes);
+  }
+}
+
 void forward(const std::string& dtype, const std::string& kind, uintptr_t gates, uintptr_t weight_hh,
              uintptr_t bias_new, uintptr_t h0, uintptr_t c0, uintptr_t lengths, uintptr_t out, uintptr_t cells,
-             uintptr_t hidden_new, const Sizes& sizes, bool keep) {
+             uintptr_t hidden_new, const Sizes& sizes, bool keep, uintptr_t h) {
   const RecurrentSizes s = to_sizes(sizes);
   const Recurrence recurrence = parse_recurrence(kind);
   const Counts count = count_layer(recurrence, s);
@@ -71,6 +85,7 @@ void forward(const std::string& dtype, const std::string& kind, uintptr_t gates,
   const DType type = parse_dtype(dtype);
   const py::gil_scoped_release release;
   recurrent_forward(type, arguments);
+  if (h != 0) copy_last(arguments, type == DType::kFloat64 ? sizeof(double) : sizeof(float), to_pointer("h", h, 0));
 }
 
 void backward(const std::string& dtype, const std::string& kind, uintptr_t activations, uintptr_t grad_gates,
@@ -108,7 +123,7 @@ void backward(const std::string& dtype, const std::string& kind, uintptr_t activ
 void register_rnn(py::module_& m) {
   m.def("recurrent_forward", &forward, py::arg("dtype"), py::arg("kind"), py::arg("gates"), py::arg("weight_hh"),
         py::arg("bias_new"), py::arg("h0"), py::arg("c0"), py::arg("lengths"), py::arg("out"), py::arg("cells"),
-        py::arg("hidden_new"), py::arg("sizes"), py::arg("keep"));
+        py::arg("hidden_new"), py::arg("sizes"), py::arg("keep"), py::arg("h") = 0);
   m.def("recurrent_backward", &backward, py::arg("dtype"), py::arg("kind"), py::arg("activations"),
         py::arg("grad_gates"), py::arg("hidden_new"), py::arg("grad_hidden_new"), py::arg("weight_hh"), py::arg("h0"),
         py::arg("c0"), py::arg("lengths"), py::arg("out"), py::arg("cells"), py::arg("grad_out"), py::arg("grad_h"),

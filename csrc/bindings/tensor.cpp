@@ -2,6 +2,7 @@
 
 #include <pybind11/gil_safe_call_once.h>
 
+#include <bit>
 #include <stdexcept>
 #include <string>
 
@@ -51,23 +52,21 @@ dlpack::Tensor view(const char* name, py::handle tensor, size_t dimensions) {
   return result;
 }
 
-std::optional<DType> to_dtype(const dlpack::DataType& dtype) {
-  if (dtype.code == dlpack::kFloat && dtype.bits == 32) return DType::kFloat32;
-  if (dtype.code == dlpack::kFloat && dtype.bits == 64) return DType::kFloat64;
-  if (dtype.code == dlpack::kBfloat && dtype.bits == 16) return DType::kBfloat16;
-  return std::nullopt;
+// With `count` elements in one dimension.
+dlpack::Tensor view_list(const char* name, py::handle tensor, int64_t count) {
+  const dlpack::Tensor list = view(name, tensor, 1);
+  if (list.shape[0] != count) refuse(name, "must be " + std::to_string(count) + " numbers");
+  return list;
 }
 
-const void* view_list(const char* name, py::handle tensor, int64_t count, uint8_t code) {
-  if (tensor.is_none()) return nullptr;
-  const dlpack::Tensor list = view(name, tensor, 1);
-  if (list.dtype.code != code || list.dtype.bits != 64) {
-    refuse(name, code == dlpack::kInt ? "dtype must be int64" : "dtype must be float64");
-  }
-  if (list.shape[0] != count || (count > 1 && list.strides[0] != 1)) {
-    refuse(name, "must be " + std::to_string(count) + " contiguous numbers");
-  }
-  return list.data;
+void check_integers(const char* name, const dlpack::Tensor& x) {
+  if (x.dtype.code != dlpack::kInt || x.dtype.bits != 64) refuse(name, "dtype must be int64");
+}
+
+double read(const void* numbers, DType dtype, int64_t i) {
+  if (dtype == DType::kFloat64) return static_cast<const double*>(numbers)[i];
+  if (dtype == DType::kFloat32) return static_cast<const float*>(numbers)[i];
+  return std::bit_cast<float>(static_cast<uint32_t>(static_cast<const uint16_t*>(numbers)[i]) << 16);
 }
 
 }  // namespace
@@ -79,7 +78,7 @@ TensorView view_tensor(const char* name, py::handle tensor, size_t dimensions) {
   return {x.data, *dtype, {x.shape, dimensions}, {x.strides, dimensions}};
 }
 
-std::optional<TensorView> try_view_tensor(py::handle tensor, size_t dimensions) {
+std::optional<dlpack::Tensor> try_view_tensor(py::handle tensor) {
   const py::handle type = py::type::handle_of(tensor);
   if (!type.is(torch().tensor) && !type.is(torch().parameter)) return std::nullopt;
   dlpack::Tensor x;
@@ -87,17 +86,44 @@ std::optional<TensorView> try_view_tensor(py::handle tensor, size_t dimensions) 
     PyErr_Clear();  // a wrapper of torch.func, say, which is of class torch.Tensor and has no memory
     return std::nullopt;
   }
-  const std::optional<DType> dtype = to_dtype(x.dtype);
-  if (!dtype || x.device.type != dlpack::kCpu || static_cast<size_t>(x.ndim) != dimensions) return std::nullopt;
-  return TensorView{static_cast<char*>(x.data) + x.byte_offset, *dtype, {x.shape, dimensions}, {x.strides, dimensions}};
+  if (x.device.type != dlpack::kCpu) return std::nullopt;
+  return x;
+}
+
+std::optional<DType> to_dtype(const dlpack::DataType& dtype) {
+  if (dtype.code == dlpack::kFloat && dtype.bits == 32) return DType::kFloat32;
+  if (dtype.code == dlpack::kFloat && dtype.bits == 64) return DType::kFloat64;
+  if (dtype.code == dlpack::kBfloat && dtype.bits == 16) return DType::kBfloat16;
+  return std::nullopt;
 }
 
 const int64_t* view_integers(const char* name, py::handle tensor, int64_t count) {
-  return static_cast<const int64_t*>(view_list(name, tensor, count, dlpack::kInt));
+  if (tensor.is_none()) return nullptr;
+  const dlpack::Tensor list = view_list(name, tensor, count);
+  check_integers(name, list);
+  if (count > 1 && list.strides[0] != 1) refuse(name, "must be contiguous");
+  return static_cast<const int64_t*>(list.data);
 }
 
-const double* view_doubles(const char* name, py::handle tensor, int64_t count) {
-  return static_cast<const double*>(view_list(name, tensor, count, dlpack::kFloat));
+IntegerRows view_integer_rows(const char* name, py::handle tensor, int64_t rows) {
+  const dlpack::Tensor table = view(name, tensor, 2);
+  check_integers(name, table);
+  const int64_t columns = table.shape[1];
+  if (table.shape[0] != rows) refuse(name, "must have " + std::to_string(rows) + " rows");
+  if ((columns > 1 && table.strides[1] != 1) || (columns > 0 && rows > 1 && table.strides[0] != columns)) {
+    refuse(name, "must be contiguous");
+  }
+  return {static_cast<const int64_t*>(table.data), columns};
+}
+
+std::vector<double> read_numbers(const char* name, py::handle tensor, int64_t count) {
+  if (tensor.is_none()) return {};
+  const dlpack::Tensor list = view_list(name, tensor, count);
+  const std::optional<DType> dtype = to_dtype(list.dtype);
+  if (!dtype) refuse(name, "dtype must be float32, float64 or bfloat16");
+  std::vector<double> result(static_cast<size_t>(count));
+  for (int64_t i = 0; i < count; ++i) result[static_cast<size_t>(i)] = read(list.data, *dtype, i * list.strides[0]);
+  return result;
 }
 
 }  // namespace wordkiln::bindings

@@ -8,7 +8,9 @@
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <vector>
 
+#include "bindings/dlpack.h"
 #include "wordkiln/dtype.h"
 
 namespace wordkiln::bindings {
@@ -23,12 +25,24 @@ struct TensorView {
 // A float32, float64 or bfloat16 tensor on the CPU with so many dimensions; refuses everything else.
 TensorView view_tensor(const char* name, pybind11::handle tensor, size_t dimensions);
 
-// The same, where it is one and is of class torch.Tensor or torch.nn.Parameter itself; else nothing, and no error.
-std::optional<TensorView> try_view_tensor(pybind11::handle tensor, size_t dimensions);
+// Any tensor on the CPU of class torch.Tensor or torch.nn.Parameter itself; else nothing, and no error.
+std::optional<dlpack::Tensor> try_view_tensor(pybind11::handle tensor);
 
-// A contiguous int64 or float64 tensor of one dimension on the CPU as a pointer (its elements are `count`, refused
-// otherwise); null for None.
+// The kernels' name of a dtype, or nothing where they have none.
+std::optional<DType> to_dtype(const dlpack::DataType& dtype);
+
+// A contiguous int64 tensor of one dimension on the CPU as a pointer (its elements are `count`, refused otherwise);
+// null for None.
 const int64_t* view_integers(const char* name, pybind11::handle tensor, int64_t count);
-const double* view_doubles(const char* name, pybind11::handle tensor, int64_t count);
+
+// The same of a table with so many rows.
+struct IntegerRows {
+  const int64_t* data;
+  int64_t columns;
+};
+IntegerRows view_integer_rows(const char* name, pybind11::handle tensor, int64_t rows);
+
+// The `count` numbers of a tensor of one dimension on the CPU, of any dtype that kernels take; none for None.
+std::vector<double> read_numbers(const char* name, pybind11::handle tensor, int64_t count);
 
 }  // namespace wordkiln::bindings

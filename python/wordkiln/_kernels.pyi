@@ -37,7 +37,6 @@ def attention_forward(
     page_size: int = 0,
     page_count: int = 0,
 ) -> None: ...
-def attention_takes(q: Tensor, k: Tensor, v: Tensor) -> bool: ...
 def attention_forward_tensors(
     q: Tensor,
     k: Tensor,
@@ -56,6 +55,20 @@ def attention_forward_tensors(
     dropout: float,
     seed: int,
     offset: int,
+) -> None: ...
+def attention_paged_tensors(
+    q: Tensor,
+    key_pages: Tensor,
+    value_pages: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    page_table: Tensor,
+    key_lengths: Tensor,
+    slopes: Tensor | None,
+    causal: bool,
+    window: int,
+    scale: float,
+    soft_cap: float,
 ) -> None: ...
 def attention_backward(
     dtype: str,
@@ -121,6 +134,7 @@ def recurrent_forward(
     hidden_new: int,
     sizes: tuple[int, int, int],
     keep: bool,
+    h: int = 0,
 ) -> None: ...
 def recurrent_backward(
     dtype: str,
@@ -256,6 +270,12 @@ class Decoder:
     def page_bytes(self) -> int: ...
     @property
     def nbytes(self) -> int: ...
+
+def are_plain(inputs: tuple[object, ...]) -> bool: ...
+
+class TensorShapes:
+    def __init__(self, pattern: str) -> None: ...
+    def fit(self, *tensors: Tensor | None) -> bool: ...
 
 class PackedLinear:
     def __init__(self, weight: int, bias: int, outputs: int, inputs: int, storage: str) -> None: ...

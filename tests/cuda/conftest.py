@@ -1,5 +1,6 @@
 """The GPU kernels on a CPU: `_simt`, built here from the kernels' own files."""
 
+import fcntl
 import importlib.util
 import os
 import shutil
@@ -28,9 +29,12 @@ def build_simt(folder: Path, *options: str) -> Path:
         "-DCMAKE_BUILD_TYPE=Release", "-DWORDKILN_SIMT=ON", f"-DPython_EXECUTABLE={sys.executable}",
         f"-Dpybind11_DIR={pybind11.get_cmake_dir()}", *options,
     ]  # fmt: skip
-    for command in (configure, [ninja, "-C", folder, "_simt"]):
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert result.returncode == 0, result.stdout + result.stderr
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # tests run in several processes
+        for command in (configure, [ninja, "-C", folder, "_simt"]):
+            result = subprocess.run(command, capture_output=True, text=True, check=False)
+            assert result.returncode == 0, result.stdout + result.stderr
     return next((folder / "simt").glob("_simt*.so"))
 
 

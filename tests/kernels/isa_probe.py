@@ -9,6 +9,7 @@ import numpy as np
 
 from wordkiln import _kernels
 
+KINDS = {"lstm": 4, "gru": 3, "tanh": 1, "relu": 1}  # recurrences and their gates
 FUNCTIONS = ("exp", "sigmoid", "tanh", "erf")
 
 
@@ -98,8 +99,7 @@ def recurrence(kind: str, gates: int, dtype: str) -> dict[str, np.ndarray]:
 
 
 def recurrences(dtype: str) -> dict[str, np.ndarray]:
-    kinds = {"lstm": 4, "gru": 3, "tanh": 1, "relu": 1}
-    return {name: value for kind, gates in kinds.items() for name, value in recurrence(kind, gates, dtype).items()}
+    return {name: value for kind, gates in KINDS.items() for name, value in recurrence(kind, gates, dtype).items()}
 
 
 def cross_entropy(dtype: str) -> dict[str, np.ndarray]:
@@ -149,6 +149,27 @@ def packed_linear() -> dict[str, np.ndarray]:
     return results
 
 
+def recurrent_steps() -> dict[str, np.ndarray]:
+    """Three steps of two layers on packed weights, few rows and more."""
+    inputs, hidden, results = 37, 53, {}
+    for kind, gates in KINDS.items():
+        random = np.random.default_rng(6)
+        shapes = ((gates * hidden, inputs), (gates * hidden, hidden), gates * hidden, gates * hidden)
+        first = [(random.standard_normal(shape) * 0.2).astype("float32") for shape in shapes]
+        second = [(random.standard_normal(shape) * 0.2).astype("float32") for shape in (shapes[1], *shapes[1:])]
+        for storage in ("float32", "bfloat16", "int8"):
+            step = _kernels.RecurrentStep(kind, storage)
+            step.add_layer(*map(address, first), inputs, hidden)
+            step.add_layer(*map(address, second), hidden, hidden)
+            for rows in (1, 2, 3, 4, 9):
+                h, c = np.zeros((2, rows, hidden), "float32"), np.zeros((2, rows, hidden), "float32")
+                for _ in range(3):
+                    x = random.standard_normal((rows, inputs)).astype("float32")
+                    step.step(address(x), address(h), address(c), rows)
+                results[f"float32 step_{kind}_{storage}_{rows}"] = h
+    return results
+
+
 def elementwise(dtype: str) -> dict[str, np.ndarray]:
     x = inputs(dtype)
     results = {}
@@ -175,7 +196,7 @@ def address(x: np.ndarray) -> int:
 
 
 if __name__ == "__main__":
-    results = packed_linear()
+    results = packed_linear() | recurrent_steps()
     for dtype in ("float32", "float64"):
         for part in (attention, recurrences, cross_entropy, layers, elementwise):
             results |= {f"{dtype} {name}": value for name, value in part(dtype).items()}

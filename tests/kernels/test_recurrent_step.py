@@ -1,8 +1,4 @@
-"""`_kernels.RecurrentStep` against torch's modules, one step after another, in every storage."""
-
-import os
-import subprocess
-import sys
+"""`_kernels.RecurrentStep` against torch's modules, step after step, in every storage. Instruction sets: test_isa.py."""
 
 import numpy as np
 import pytest
@@ -87,15 +83,6 @@ def test_nothing_to_do():
     step = _kernels.RecurrentStep("lstm", "float32")
     step.step(0, 0, 0, 3)
     pack(torch.nn.GRU(3, 4), "gru", "int8").step(0, 0, 0, 0)
-
-
-@pytest.mark.parametrize("isa", _kernels.available_isas())
-def test_every_instruction_set(isa):
-    """In a process of its own: the instruction set is chosen once."""
-    test = f"{__file__}::test_matches_torch"
-    command = [sys.executable, "-m", "pytest", "-q", test, "-k", "True-3"]
-    done = subprocess.run(command, env=os.environ | {"WORDKILN_ISA": isa}, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.abuse

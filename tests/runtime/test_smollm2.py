@@ -36,7 +36,7 @@ PROMPTS = [
     "日本の首都は",
 ]
 NEW_TOKENS = 12
-TOKENS_OF_WIKITEXT = 6000
+TOKENS_OF_WIKITEXT = 3000
 
 
 @pytest.fixture(scope="module")

@@ -10,11 +10,14 @@ from torch import Tensor
 from wordkiln import _kernels
 from wordkiln.errors import ArgumentError
 from wordkiln.ops import reference
-from wordkiln.ops._checks import check_tensor, dtype_name, kernel_lacks
+from wordkiln.ops._checks import check_tensor, dtype_name, kernel_lacks, same_kind
 from wordkiln.ops._op import op
 
 # Below this many elements the call of an op of ours costs more than torch's two small passes.
 _FEW = 1 << 14
+# Asked before the slower checks.
+_GELU_SHAPES = _kernels.TensorShapes("... f, f ?")  # of x and bias
+_SWIGLU_SHAPES = _kernels.TensorShapes("..., ...")  # of gate and up
 
 
 def gelu(x: Tensor, bias: Tensor | None = None, *, approximate: Literal["none", "tanh"] = "none") -> Tensor:
@@ -37,13 +40,14 @@ def gelu(x: Tensor, bias: Tensor | None = None, *, approximate: Literal["none", 
     """
     if approximate not in ("none", "tanh"):
         raise ArgumentError(f"approximate={approximate!r}: must be 'none' or 'tanh'")
-    same = True
-    if bias is not None:
-        if x.dim() == 0:
-            raise ArgumentError("x: shape [] must be [..., F]")
-        check_tensor("bias", bias, (x.shape[-1],))
-        same = bias.dtype == x.dtype and bias.device == x.device
-    if not same or x.numel() < _FEW or kernel_lacks(x, bfloat16=True) is not None:
+    if torch.compiler.is_compiling() or not _GELU_SHAPES.fit(x, bias):
+        if bias is not None:
+            if x.dim() == 0:
+                raise ArgumentError("x: shape [] must be [..., F]")
+            check_tensor("bias", bias, (x.shape[-1],))
+        if kernel_lacks(x, bfloat16=True) is not None or not same_kind(x, bias):
+            return reference.gelu(x, bias, approximate=approximate)
+    if x.numel() < _FEW:
         return reference.gelu(x, bias, approximate=approximate)
     out: Tensor = _gelu(x, bias, approximate == "tanh")
     return out
@@ -120,14 +124,12 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     Raises:
         ArgumentError: the shapes differ.
     """
-    if gate.shape != up.shape:
-        raise ArgumentError(f"up: shape {list(up.shape)} must be {list(gate.shape)}, as gate")
-    if (
-        gate.dtype != up.dtype
-        or gate.device != up.device
-        or gate.numel() < _FEW
-        or kernel_lacks(gate, bfloat16=True) is not None
-    ):
+    if torch.compiler.is_compiling() or not _SWIGLU_SHAPES.fit(gate, up):
+        if gate.shape != up.shape:
+            raise ArgumentError(f"up: shape {list(up.shape)} must be {list(gate.shape)}, as gate")
+        if kernel_lacks(gate, bfloat16=True) is not None or not same_kind(gate, up):
+            return reference.swiglu(gate, up)
+    if gate.numel() < _FEW:
         return reference.swiglu(gate, up)
     out: Tensor = _swiglu(gate, up)
     return out

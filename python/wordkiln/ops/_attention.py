@@ -12,10 +12,13 @@ from torch import Tensor
 from wordkiln import _kernels
 from wordkiln.errors import ArgumentError
 from wordkiln.ops import reference
-from wordkiln.ops._attention_kernel import attention_kernel
+from wordkiln.ops._attention_kernel import attention_kernel, for_kernel
 from wordkiln.ops._checks import check_shape, check_tensor, kernel_lacks, warn_once
 
 LARGEST_HEAD = 256
+# Of q, k, v, key_lengths, bias and slopes. Asked first: the checks that name what does not fit take 10 us, and a
+# decoding step calls for every layer.
+_SHAPES = _kernels.TensorShapes("b h s d, b g k d, b g k d, int64: b ?, ~b ~h ~s ~k ?, float: h ?")
 
 
 @overload
@@ -111,20 +114,18 @@ def attention(
     Raises:
         ArgumentError: shapes, dtypes, devices or ranges do not fit.
     """
-    options: tuple[object, ...] = (window, key_lengths, bias, slopes, soft_cap, seed)
-    plain = not dropout and options.count(None) == len(options)
-    # Asked first: what follows takes 4 us, and a decoding step calls for every layer.
-    if plain and not torch.compiler.is_compiling() and _kernels.attention_takes(q, k, v):
-        scale = 1 / math.sqrt(q.shape[3]) if scale is None else float(scale)
-        out, lse = attention_kernel(q, k, v, None, None, None, None, None, None, causal, 0, scale, 0.0, 0.0)
-        return (out, lse) if return_lse else out
-    _check(q, k, v, window, dropout, soft_cap, slopes, seed)
-    _check_grouped(q, k, v, key_lengths, bias)
-    scale = 1 / math.sqrt(q.shape[-1]) if scale is None else float(scale)
-    if key_lengths is not None:
-        key_lengths = key_lengths.to(q.device, torch.int64).contiguous()
-    if bias is not None:
-        bias = bias.view((1,) * (4 - bias.dim()) + bias.shape)
+    fits = not torch.compiler.is_compiling() and _SHAPES.fit(q, k, v, key_lengths, bias, slopes)
+    if not fits:
+        _check_grouped(q, k, v, key_lengths, bias)
+        check_slopes(q, slopes)
+        if key_lengths is not None:
+            key_lengths = key_lengths.to(q.device, torch.int64)
+        if bias is not None:
+            bias = bias.view((1,) * (4 - bias.dim()) + bias.shape)
+    key_lengths = None if key_lengths is None else key_lengths.contiguous()
+    check_scores(q, k.shape[1], window, soft_cap, slopes)
+    _check_dropout(dropout, seed)
+    scale = 1 / math.sqrt(q.shape[3]) if scale is None else float(scale)
     seed = _seed(seed, dropout)
     lacks = attention_lacks(q)
     if lacks is None and q.is_cuda and bias is not None and bias.requires_grad and torch.is_grad_enabled():
@@ -137,7 +138,7 @@ def attention(
         )  # fmt: skip
     else:
         both = attention_kernel(
-            q, k, v, key_lengths, bias, for_kernel(slopes, q), seed, None, None,
+            q, k, v, key_lengths, bias, slopes if fits else for_kernel(slopes, q), seed, None, None,
             causal, window or 0, scale, soft_cap or 0.0, dropout,
         )  # fmt: skip
     return both if return_lse else both[0]
@@ -223,7 +224,10 @@ def attention_varlen(
     check_tensor("k", k, (None, None, q.shape[2]), like=q)
     check_tensor("v", v, tuple(k.shape), like=q)
     q, k, v = (x.transpose(0, 1).unsqueeze(0) for x in (q, k, v))
-    _check(q, k, v, window, dropout, soft_cap, slopes, seed)
+    _check_grouped(q, k, v, None, None)
+    check_slopes(q, slopes)
+    check_scores(q, k.shape[1], window, soft_cap, slopes)
+    _check_dropout(dropout, seed)
     offsets_k = cu_seqlens if cu_seqlens_k is None else cu_seqlens_k
     _check_offsets("cu_seqlens", cu_seqlens, q.shape[2])
     _check_offsets("cu_seqlens" if cu_seqlens_k is None else "cu_seqlens_k", offsets_k, k.shape[2])
@@ -254,59 +258,18 @@ def attention_lacks(q: Tensor) -> str | None:
     return kernel_lacks(q, bfloat16=True, cuda=True)
 
 
-def for_kernel(slopes: Tensor | None, q: Tensor) -> Tensor | None:
-    """ALiBi's slopes as the kernels read them."""
-    return None if slopes is None else slopes.to(q.device, torch.float64).contiguous()
-
-
 def _seed(seed: Tensor | None, dropout: float) -> Tensor | None:
     if not dropout or seed is not None:
         return seed if dropout else None
     return torch.randint(2**32, (2,), dtype=torch.int64)
 
 
-def _check(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    window: int | None,
-    dropout: float,
-    soft_cap: float | None,
-    slopes: Tensor | None,
-    seed: Tensor | None,
-) -> None:
+def _check_grouped(q: Tensor, k: Tensor, v: Tensor, key_lengths: Tensor | None, bias: Tensor | None) -> None:
     check_tensor("q", q, (None, None, None, None))
-    batch, _, _, head_size = q.shape
+    batch, heads, queries, head_size = q.shape
     check_tensor("k", k, (batch, None, None, head_size), like=q)
     kv_heads, keys = k.shape[1], k.shape[2]
     check_tensor("v", v, (batch, kv_heads, keys, head_size), like=q)
-    check_scores(q, kv_heads, window, soft_cap, slopes)
-    if not 0 <= dropout < 1:
-        raise ArgumentError(f"dropout={dropout}: must be at least 0 and less than 1")
-    if seed is not None and (not isinstance(seed, Tensor) or seed.dtype != torch.int64 or seed.shape != (2,)):
-        raise ArgumentError("seed: must be an int64 tensor of shape [2]: the seed and the offset")
-
-
-def check_scores(q: Tensor, kv_heads: int, window: int | None, soft_cap: float | None, slopes: Tensor | None) -> None:
-    """Refuse heads and changes of scores that do not fit `q` [B, H, S, D]."""
-    heads, head_size = q.shape[1], q.shape[3]
-    if head_size == 0:
-        raise ArgumentError(f"q: shape {list(q.shape)} must have a head size of at least 1")
-    if kv_heads == 0 or heads % kv_heads:
-        raise ArgumentError(f"q: {heads} heads must be a multiple of the {kv_heads} key heads")
-    if window is not None and window < 1:
-        raise ArgumentError(f"window={window}: must be at least 1")
-    if soft_cap is not None and not 0 < soft_cap < math.inf:
-        raise ArgumentError(f"soft_cap={soft_cap}: must be more than 0 and finite")
-    if slopes is not None:
-        check_tensor("slopes", slopes, (heads,))
-        if slopes.requires_grad:
-            raise ArgumentError("slopes: they are constants, without a gradient; use bias to learn one")
-
-
-def _check_grouped(q: Tensor, k: Tensor, v: Tensor, key_lengths: Tensor | None, bias: Tensor | None) -> None:
-    batch, heads, queries, _ = q.shape
-    keys = k.shape[2]
     if key_lengths is not None:
         check_lengths(key_lengths, batch, keys)
     if bias is not None:
@@ -316,6 +279,34 @@ def _check_grouped(q: Tensor, k: Tensor, v: Tensor, key_lengths: Tensor | None, 
         except RuntimeError:
             wanted = [batch, heads, queries, keys]
             raise ArgumentError(f"bias: shape {list(bias.shape)} must broadcast to {wanted}") from None
+
+
+def check_slopes(q: Tensor, slopes: Tensor | None) -> None:
+    """Refuse `slopes` that are not one for each head of `q` [B, H, S, D]."""
+    if slopes is not None:
+        check_tensor("slopes", slopes, (q.shape[1],))
+
+
+def check_scores(q: Tensor, kv_heads: int, window: int | None, soft_cap: float | None, slopes: Tensor | None) -> None:
+    """Refuse heads and changes of scores that do not fit `q` [B, H, S, D]."""
+    _, heads, _, head_size = q.shape
+    if head_size == 0:
+        raise ArgumentError(f"q: shape {list(q.shape)} must have a head size of at least 1")
+    if kv_heads == 0 or heads % kv_heads:
+        raise ArgumentError(f"q: {heads} heads must be a multiple of the {kv_heads} key heads")
+    if window is not None and window < 1:
+        raise ArgumentError(f"window={window}: must be at least 1")
+    if soft_cap is not None and not 0 < soft_cap < math.inf:
+        raise ArgumentError(f"soft_cap={soft_cap}: must be more than 0 and finite")
+    if slopes is not None and slopes.requires_grad:
+        raise ArgumentError("slopes: they are constants, without a gradient; use bias to learn one")
+
+
+def _check_dropout(dropout: float, seed: Tensor | None) -> None:
+    if not 0 <= dropout < 1:
+        raise ArgumentError(f"dropout={dropout}: must be at least 0 and less than 1")
+    if seed is not None and (not isinstance(seed, Tensor) or seed.dtype != torch.int64 or seed.shape != (2,)):
+        raise ArgumentError("seed: must be an int64 tensor of shape [2]: the seed and the offset")
 
 
 def check_integers(name: str, x: Tensor, shape: tuple[int | None, ...]) -> None:
@@ -332,9 +323,9 @@ def check_lengths(key_lengths: Tensor, batch: int, keys: int) -> None:
     check_integers("key_lengths", key_lengths, (batch,))
     if torch.compiler.is_compiling() or not batch or key_lengths.is_cuda:
         return  # the CPU's kernel checks the values as well; a GPU's clamps them, to look at them would be to wait
-    least, most = (int(value) for value in key_lengths.aminmax())
-    if least < 0 or most > keys:
-        raise ArgumentError(f"key_lengths: {least if least < 0 else most} must be 0 to {keys}")
+    for row, length in enumerate(key_lengths.tolist()):
+        if not 0 <= length <= keys:
+            raise ArgumentError(f"key_lengths[{row}]={length}: must be 0 to {keys}")
 
 
 def _check_offsets(name: str, offsets: Tensor, total: int) -> None:

@@ -17,7 +17,7 @@ from wordkiln.ops._attention_kernel import (
     sizes_of,
     strides_of,
 )
-from wordkiln.ops._attention_paged import attention_paged_kernel, page_strides
+from wordkiln.ops._attention_paged import attention_paged_kernel
 
 
 def forward(
@@ -167,8 +167,8 @@ def paged(
             key_lengths.data_ptr(),
             (batch, heads, kv_heads, queries, pages * page_size, width),
             strides_of(q, None),
-            page_strides(key_pages),
-            page_strides(value_pages),
+            _page_strides(key_pages),
+            _page_strides(value_pages),
             strides_of(out, None),
             causal,
             scale,
@@ -199,3 +199,9 @@ def _narrowed(x: Tensor, head_size: int) -> Tensor:
 attention_kernel.register_kernel("cuda", forward)
 attention_backward_kernel.register_kernel("cuda", backward)
 attention_paged_kernel.register_kernel("cuda", paged)
+
+
+def _page_strides(pages: Tensor) -> tuple[int, int, int]:
+    """Over pages, heads and the keys of a page."""
+    page, key, head, _ = pages.stride()
+    return (page, head, key)

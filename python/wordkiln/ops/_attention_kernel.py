@@ -87,6 +87,7 @@ def attention_backward_kernel(
     q, k, v, out, grad_out = (contiguous_rows(x) for x in (q, k, v, out, grad_out))
     bias = None if bias is None else contiguous_rows(bias)
     grad_lse = None if grad_lse is None else grad_lse.contiguous()
+    slopes = for_kernel(slopes, q)
     grad_q, grad_k, grad_v = (x.new_empty(x.shape) for x in (q, k, v))
     # Sums over rows of the batch are kept in the dtype that kernels compute in.
     grad_bias = _empty_bias(lse, bias, needs_bias).zero_()
@@ -157,6 +158,11 @@ attention_kernel.register_autograd(_differentiate, setup_context=_save)
 def address(x: Tensor | None) -> int:
     """Of its elements, 0 where there is no tensor."""
     return 0 if x is None else x.data_ptr()
+
+
+def for_kernel(slopes: Tensor | None, q: Tensor) -> Tensor | None:
+    """ALiBi's slopes as kernels read them that get an address."""
+    return None if slopes is None else slopes.to(q.device, torch.float64).contiguous()
 
 
 def contiguous_rows(x: Tensor) -> Tensor:

@@ -11,10 +11,13 @@ from torch import Tensor
 from wordkiln import _kernels
 from wordkiln.errors import ArgumentError
 from wordkiln.ops import reference
-from wordkiln.ops._attention import attention_lacks, check_integers, check_lengths, check_scores, for_kernel
-from wordkiln.ops._attention_kernel import contiguous_rows, empty_outputs
-from wordkiln.ops._checks import check_tensor, dtype_name, warn_once
+from wordkiln.ops._attention import attention_lacks, check_integers, check_lengths, check_scores, check_slopes
+from wordkiln.ops._attention_kernel import contiguous_rows, empty_outputs, for_kernel
+from wordkiln.ops._checks import check_tensor, warn_once
 from wordkiln.ops._op import op
+
+# Of q, the pages, the table, the lengths and the slopes; asked before the slower checks.
+_SHAPES = _kernels.TensorShapes("b h s d, n p g d, n p g d, int64: b m, int64: b, float: h ?")
 
 
 @overload
@@ -91,10 +94,16 @@ def attention_paged(
         ArgumentError: shapes, dtypes, devices or ranges do not fit; an entry of the table that is needed is no page
             (on a GPU the row becomes NaN instead); a gradient is wanted.
     """
-    _check(q, key_pages, value_pages, page_table, key_lengths)
+    tensors = (q, key_pages, value_pages, page_table, key_lengths)
+    fits = not torch.compiler.is_compiling() and _SHAPES.fit(*tensors, slopes)
+    if not fits:
+        _check(*tensors)
+        check_slopes(q, slopes)
+        page_table, key_lengths = (x.to(q.device, torch.int64) for x in (page_table, key_lengths))
+    _check_pages(q, key_pages, value_pages)
     check_scores(q, key_pages.shape[2], window, soft_cap, slopes)
     scale = 1 / math.sqrt(q.shape[-1]) if scale is None else float(scale)
-    page_table, key_lengths = (x.to(q.device, torch.int64).contiguous() for x in (page_table, key_lengths))
+    page_table, key_lengths = page_table.contiguous(), key_lengths.contiguous()
     lacks = attention_lacks(q)
     if lacks is not None:
         warn_once("attention_paged", lacks)
@@ -104,7 +113,7 @@ def attention_paged(
         )  # fmt: skip
         return both if return_lse else both[0]
     out, lse = attention_paged_kernel(
-        q, key_pages, value_pages, page_table, key_lengths, for_kernel(slopes, q),
+        q, key_pages, value_pages, page_table, key_lengths, slopes if fits else for_kernel(slopes, q),
         causal, window or 0, scale, soft_cap or 0.0,
     )  # fmt: skip
     return (out, lse) if return_lse else out
@@ -128,33 +137,11 @@ def attention_paged_kernel(
     soft_cap: float,
 ) -> tuple[Tensor, Tensor]:
     """Out and lse of checked inputs; 0 stands for no window and no cap."""
-    q, key_pages, value_pages = (contiguous_rows(x) for x in (q, key_pages, value_pages))
+    if not q.stride(-1) == key_pages.stride(-1) == value_pages.stride(-1) == 1:
+        q, key_pages, value_pages = contiguous_rows(q), contiguous_rows(key_pages), contiguous_rows(value_pages)
     out, lse = empty_outputs(q)
-    batch, heads, queries, head_size = q.shape
-    page_count, page_size, kv_heads, _ = key_pages.shape
-    keys = int(key_lengths.max()) if batch else 0
-    _kernels.attention_forward(
-        dtype_name(q),
-        q.data_ptr(),
-        key_pages.data_ptr(),
-        value_pages.data_ptr(),
-        out.data_ptr(),
-        lse.data_ptr(),
-        key_lengths.data_ptr(),
-        (batch, heads, kv_heads, queries, keys, head_size),
-        _strides(q),
-        page_strides(key_pages),
-        page_strides(value_pages),
-        _strides(out),
-        causal,
-        scale,
-        window,
-        soft_cap,
-        slopes=0 if slopes is None else slopes.data_ptr(),
-        page_table=page_table.data_ptr(),
-        pages=page_table.shape[1],
-        page_size=page_size,
-        page_count=page_count,
+    _kernels.attention_paged_tensors(
+        q, key_pages, value_pages, out, lse, page_table, key_lengths, slopes, causal, window, scale, soft_cap
     )
     return out, lse
 
@@ -164,27 +151,17 @@ def _attention_paged_fake(q: Tensor, *_: object) -> tuple[Tensor, Tensor]:
     return empty_outputs(contiguous_rows(q))
 
 
-def _strides(x: Tensor) -> tuple[int, int, int]:
-    batch, head, row, _ = x.stride()
-    return (batch, head, row)
-
-
-def page_strides(pages: Tensor) -> tuple[int, int, int]:
-    """Over pages, heads and the keys of a page."""
-    page, key, head, _ = pages.stride()
-    return (page, head, key)
-
-
 def _check(q: Tensor, key_pages: Tensor, value_pages: Tensor, page_table: Tensor, key_lengths: Tensor) -> None:
     check_tensor("q", q, (None, None, None, None))
     check_tensor("key_pages", key_pages, (None, None, None, q.shape[3]), like=q)
     check_tensor("value_pages", value_pages, tuple(key_pages.shape), like=q)
-    page_size = key_pages.shape[1]
-    if page_size == 0:
-        raise ArgumentError(f"key_pages: shape {list(key_pages.shape)} must have a page size of at least 1")
     check_integers("page_table", page_table, (q.shape[0], None))
-    check_lengths(key_lengths, q.shape[0], page_table.shape[1] * page_size)
-    named = (("q", q), ("key_pages", key_pages), ("value_pages", value_pages))
-    for name, x in named if torch.is_grad_enabled() else ():
-        if x.requires_grad:
+    check_lengths(key_lengths, q.shape[0], page_table.shape[1] * key_pages.shape[1])
+
+
+def _check_pages(q: Tensor, key_pages: Tensor, value_pages: Tensor) -> None:
+    if key_pages.shape[1] == 0:
+        raise ArgumentError(f"key_pages: shape {list(key_pages.shape)} must have a page size of at least 1")
+    for name, x in (("q", q), ("key_pages", key_pages), ("value_pages", value_pages)):
+        if x.requires_grad and torch.is_grad_enabled():
             raise ArgumentError(f"{name}: requires a gradient, which there is none of over pages; use torch.no_grad()")

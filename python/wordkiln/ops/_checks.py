@@ -59,6 +59,11 @@ def kernel_lacks(x: Tensor, *, bfloat16: bool = False, cuda: bool = False) -> st
     return None if taken else f"dtype {x.dtype}"
 
 
+def same_kind(x: Tensor, *others: Tensor | None) -> bool:
+    """Whether the others, but for None, have the dtype and the device of `x`."""
+    return all(other is None or (other.dtype == x.dtype and other.device == x.device) for other in others)
+
+
 def dtype_name(x: Tensor) -> str:
     """The dtype as `_kernels` names it."""
     return _DTYPE_NAMES[x.dtype]
@@ -78,7 +83,8 @@ def check_layer(
     weight_hh: Tensor,
     bias_ih: Tensor | None,
     bias_hh: Tensor | None,
-    state: Tensor | tuple[Tensor, Tensor] | None,
+    h0: Tensor | None,
+    c0: Tensor | None,
     gates: int,
 ) -> None:
     """Refuse inputs that do not fit one layer of `gates` gates."""
@@ -90,8 +96,6 @@ def check_layer(
     for name, bias in (("bias_ih", bias_ih), ("bias_hh", bias_hh)):
         if bias is not None:
             check_tensor(name, bias, (gates * hidden,), like=x)
-    states: tuple[Tensor, ...] = () if state is None else (state,) if isinstance(state, Tensor) else tuple(state)
-    if gates == 4 and state is not None and len(states) != 2:
-        raise ArgumentError("state: must be the pair (h, c)")
-    for name, part in zip(("state h", "state c"), states, strict=False):
-        check_tensor(name, part, (x.shape[1], hidden), like=x)
+    for name, part in (("state h", h0), ("state c", c0)):
+        if part is not None:
+            check_tensor(name, part, (x.shape[1], hidden), like=x)

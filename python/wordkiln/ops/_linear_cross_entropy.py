@@ -14,7 +14,9 @@ from wordkiln import _kernels
 from wordkiln.errors import ArgumentError
 from wordkiln.ops._checks import check_tensor, dtype_name, kernel_lacks
 from wordkiln.ops._cross_entropy_chunks import loss_and_gradients
-from wordkiln.ops._op import op
+from wordkiln.ops._op import nothing, op
+
+_SHAPES = _kernels.TensorShapes("... e, v e, int64: ..., v ?")  # asked before the slower checks
 
 
 def linear_cross_entropy(
@@ -53,7 +55,9 @@ def linear_cross_entropy(
     Raises:
         ArgumentError: shapes, dtypes, devices or ranges do not fit.
     """
-    _check(hidden, weight, targets, bias, label_smoothing, z_loss, reduction)
+    if torch.compiler.is_compiling() or not _SHAPES.fit(hidden, weight, targets, bias) or not len(weight):
+        _check_tensors(hidden, weight, targets, bias)
+    _check_options(label_smoothing, z_loss, reduction)
     needs = [torch.is_grad_enabled() and x is not None and x.requires_grad for x in (hidden, weight, bias)]
     loss: Tensor = linear_cross_entropy_kernel(
         hidden, weight, targets, bias, ignore_index, label_smoothing, z_loss, reduction == "mean", needs
@@ -61,15 +65,7 @@ def linear_cross_entropy(
     return loss
 
 
-def _check(
-    hidden: Tensor,
-    weight: Tensor,
-    targets: Tensor,
-    bias: Tensor | None,
-    label_smoothing: float,
-    z_loss: float,
-    reduction: str,
-) -> None:
+def _check_tensors(hidden: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None) -> None:
     if hidden.dim() == 0:
         raise ArgumentError("hidden: shape [] must be [..., E]")
     check_tensor("hidden", hidden, tuple(hidden.shape))
@@ -84,6 +80,9 @@ def _check(
         raise ArgumentError(f"targets: shape {list(targets.shape)} must be {list(hidden.shape[:-1])}")
     if targets.device != hidden.device:
         raise ArgumentError(f"targets: device {targets.device} must be {hidden.device}, as the other inputs")
+
+
+def _check_options(label_smoothing: float, z_loss: float, reduction: str) -> None:
     if not 0 <= label_smoothing <= 1:
         raise ArgumentError(f"label_smoothing={label_smoothing}: must be 0 to 1")
     if not 0 <= z_loss < float("inf"):
@@ -130,7 +129,7 @@ def linear_cross_entropy_kernel(
         z_loss,
         mean,
     )
-    return hidden.new_tensor(loss, dtype=torch.promote_types(hidden.dtype, torch.float32)), *grads
+    return torch.full((), loss, dtype=torch.float64 if hidden.dtype is torch.float64 else torch.float32), *grads
 
 
 @linear_cross_entropy_kernel.register_fake
@@ -150,11 +149,11 @@ def _linear_cross_entropy_fake(
 
 
 def _empty_gradients(hidden: Tensor, weight: Tensor, needs: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
-    shapes = (hidden.shape, weight.shape, weight.shape[:1])
-    grad_hidden, grad_weight, grad_bias = (
-        hidden.new_empty(shape if need else (0,)) for shape, need in zip(shapes, needs, strict=True)
+    return (
+        hidden.new_empty(hidden.shape) if needs[0] else nothing(hidden),
+        hidden.new_empty(weight.shape) if needs[1] else nothing(hidden),
+        hidden.new_empty(len(weight)) if needs[2] else nothing(hidden),
     )
-    return grad_hidden, grad_weight, grad_bias
 
 
 # The inputs come along so that a second derivative meets an op that has none, and not a constant.

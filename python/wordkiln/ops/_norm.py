@@ -10,11 +10,12 @@ from torch import Tensor
 from wordkiln import _kernels
 from wordkiln.errors import ArgumentError
 from wordkiln.ops import reference
-from wordkiln.ops._checks import check_tensor, dtype_name, kernel_lacks
-from wordkiln.ops._op import op
+from wordkiln.ops._checks import check_tensor, dtype_name, kernel_lacks, same_kind
+from wordkiln.ops._op import nothing, op
 
 # Below this many elements the call of an op of ours costs more than torch's own.
 _FEW = 1 << 14
+_SHAPES = _kernels.TensorShapes("... d, d, ... d ?")  # of x, weight and residual; asked before the slower checks
 
 
 @overload
@@ -39,30 +40,22 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = No
     Raises:
         ArgumentError: the shapes do not fit.
     """
-    if not _takes(x, weight, residual):
-        if x.dim() == 0:
-            raise ArgumentError("x: shape [] must be [..., D]")
-        check_tensor("weight", weight, (x.shape[-1],))
-        if residual is not None and residual.shape != x.shape:
-            raise ArgumentError(f"residual: shape {list(residual.shape)} must be {list(x.shape)}, as x")
+    if torch.compiler.is_compiling() or not _SHAPES.fit(x, weight, residual):
+        _check(x, weight, residual)
+        if kernel_lacks(x, bfloat16=True) is not None or not same_kind(x, weight, residual):
+            return reference.rms_norm(x, weight, eps, residual)
+    if x.numel() < _FEW:
         return reference.rms_norm(x, weight, eps, residual)
     out, total, _ = _rms_norm(x, weight, residual, eps)
     return out if residual is None else (out, total)
 
 
-def _takes(x: Tensor, weight: Tensor, residual: Tensor | None) -> bool:
-    """Whether the kernel takes these, and the checks have nothing to say of them: asked first, it takes 2 us less."""
-    if x.numel() < _FEW or kernel_lacks(x, bfloat16=True) is not None:
-        return False
-    shape, dtype, device = x.shape, x.dtype, x.device
-    if (
-        not isinstance(weight, Tensor)
-        or weight.dtype is not dtype
-        or weight.shape != shape[-1:]
-        or weight.device != device
-    ):
-        return False
-    return residual is None or (residual.dtype is dtype and residual.shape == shape and residual.device == device)
+def _check(x: Tensor, weight: Tensor, residual: Tensor | None) -> None:
+    if x.dim() == 0:
+        raise ArgumentError("x: shape [] must be [..., D]")
+    check_tensor("weight", weight, (x.shape[-1],))
+    if residual is not None and residual.shape != x.shape:
+        raise ArgumentError(f"residual: shape {list(residual.shape)} must be {list(x.shape)}, as x")
 
 
 @op("wordkiln::rms_norm")
@@ -89,7 +82,7 @@ def _rms_norm(x: Tensor, weight: Tensor, residual: Tensor | None, eps: float) ->
 def _rms_norm_fake(x: Tensor, weight: Tensor, residual: Tensor | None, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     # Sizes one by one where they are no tensor's: a tuple of them takes twice as long.
     x = x.contiguous()
-    out, total = torch.empty_like(x), x.new_empty(0) if residual is None else torch.empty_like(x)
+    out, total = torch.empty_like(x), nothing(x) if residual is None else torch.empty_like(x)
     rows = x.shape[:-1] or [()]
     return out, total, x.new_empty(*rows, dtype=torch.float32) if x.dtype is torch.bfloat16 else x.new_empty(*rows)
 

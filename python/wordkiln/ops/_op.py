@@ -5,6 +5,7 @@ with it, the more the more arguments the op has.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -12,17 +13,34 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_PLAIN = (Tensor, torch.nn.Parameter)
-# Told apart from tensors first: isinstance(x, Tensor) asks torch's metaclass, 0.1 us for each that is none. Lists are
-# of numbers. What is missing here sends its op through the dispatcher.
-_OPTIONS = frozenset((type(None), bool, int, float, str, list))
+from wordkiln import _kernels
+
+_AS_IT_IS = nullcontext()
+_NOTHING = {dtype: torch.empty(0, dtype=dtype) for dtype in (torch.float32, torch.float64, torch.bfloat16)}
+_NOTHINGS = {id(x) for x in _NOTHING.values()}
+
+
+def nothing(x: Tensor) -> Tensor:
+    """An empty tensor like `x`, for an output that is not asked for. Mostly the same one: to make one takes 1 us."""
+    return _NOTHING[x.dtype] if type(x) is Tensor and x.is_cpu and x.dtype in _NOTHING else x.new_empty(0)
+
+
+def _own(outputs: Any) -> Any:
+    """The outputs with an empty tensor of their own for each `nothing`: those that torch keeps must be new."""
+    if isinstance(outputs, Tensor):
+        return outputs
+    return tuple(x.new_empty(0) if id(x) in _NOTHINGS else x for x in outputs)
 
 
 class Op:
     """A torch op with kernels for the CPU. Register what else it needs, other devices' kernels too, as for torch's."""
 
     def __init__(self, name: str, forward: Callable[..., Any], schema: str | None, device_types: str | None) -> None:
-        self._op = torch.library.custom_op(name, forward, mutates_args=(), device_types=device_types, schema=schema)
+        @functools.wraps(forward)
+        def of_torch(*inputs: Any) -> Any:
+            return _own(forward(*inputs))
+
+        self._op = torch.library.custom_op(name, of_torch, mutates_args=(), device_types=device_types, schema=schema)
         self._forward = forward
         self._apply: Callable[..., Any] = self._op  # it says so itself where a second derivative is asked for
         self.register_fake = self._op.register_fake
@@ -34,7 +52,7 @@ class Op:
 
         # Not torch's own form with setup_context, which looks up the signature of forward in every call: 20 to 150 us.
         def forward(ctx: Any, *inputs: Any) -> Any:
-            output = self._forward(*inputs)
+            output = _own(self._forward(*inputs))
             setup_context(ctx, inputs, output)
             return output
 
@@ -43,17 +61,11 @@ class Op:
         self._apply = function.apply
 
     def __call__(self, *inputs: Any) -> Any:
-        if _is_watched():
+        if _is_watched() or not _kernels.are_plain(inputs):
             return self._op(*inputs)
-        needs_gradient = False
-        for x in inputs:
-            kind = type(x)
-            if kind in _OPTIONS:
-                continue
-            if kind not in _PLAIN or not x.is_cpu:
-                return self._op(*inputs)
-            needs_gradient = needs_gradient or x.requires_grad
-        return self._apply(*inputs) if needs_gradient and torch.is_grad_enabled() else self._forward(*inputs)
+        if torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in inputs):
+            return self._apply(*inputs)
+        return self._forward(*inputs)
 
 
 def op(name: str, *, schema: str | None = None, device_types: str | None = "cpu") -> Callable[[Callable[..., Any]], Op]:
@@ -69,8 +81,10 @@ def op(name: str, *, schema: str | None = None, device_types: str | None = "cpu"
 
 def no_autocast(x: Tensor) -> AbstractContextManager[Any]:
     """Within it torch's products on the device of `x` keep the dtype they are given."""
+    if not torch._C._is_any_autocast_enabled():
+        return _AS_IT_IS
     device = x.device.type
-    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else _AS_IT_IS
 
 
 def _is_watched() -> bool:

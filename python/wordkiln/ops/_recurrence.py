@@ -5,10 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from wordkiln import _kernels
 from wordkiln.errors import ArgumentError
 from wordkiln.ops import reference
 from wordkiln.ops._checks import check_layer, kernel_lacks, warn_once
 from wordkiln.ops._recurrent_op import recurrent
+
+# Of x, both weights, both biases, the state and the lengths; asked before the slower checks.
+_LSTM_SHAPES = _kernels.TensorShapes("t b i, 4h i, 4h h, 4h ?, 4h ?, b h ?, b h ?, int64: b ?")
+_GRU_SHAPES = _kernels.TensorShapes("t b i, 3h i, 3h h, 3h ?, 3h ?, b h ?, int64: b ?")
+_RNN_SHAPES = _kernels.TensorShapes("t b i, h i, h h, h ?, h ?, b h ?, int64: b ?")
 
 
 def lstm(
@@ -43,13 +49,15 @@ def lstm(
     Raises:
         ArgumentError: shapes, dtypes, devices or lengths do not fit.
     """
-    check_layer(x, weight_ih, weight_hh, bias_ih, bias_hh, state, gates=4)
-    lengths = _checked_lengths(x, lengths)
-    lacks = kernel_lacks(x, bfloat16=True, cuda=True)
-    if lacks is not None:
-        warn_once("lstm", lacks)
-        return reference.lstm(x, weight_ih, weight_hh, bias_ih, bias_hh, state, lengths)
-    h0, c0 = (None, None) if state is None else state
+    h0, c0 = (None, None) if state is None else _pair(state)
+    tensors = (x, weight_ih, weight_hh, bias_ih, bias_hh, h0, c0, lengths)
+    if torch.compiler.is_compiling() or not _LSTM_SHAPES.fit(*tensors):
+        check_layer(*tensors[:-1], gates=4)
+        _check_lengths(x, lengths)
+        lacks = kernel_lacks(x, bfloat16=True, cuda=True)
+        if lacks is not None:
+            warn_once("lstm", lacks)
+            return reference.lstm(x, weight_ih, weight_hh, bias_ih, bias_hh, state, lengths)
     bias = bias_ih if bias_hh is None else bias_hh if bias_ih is None else bias_ih + bias_hh
     out, h, c = _run("lstm", x, weight_ih, weight_hh, bias, None, h0, c0, lengths)
     return out, (h, c)
@@ -84,12 +92,14 @@ def gru(
     Raises:
         ArgumentError: shapes, dtypes, devices or lengths do not fit.
     """
-    check_layer(x, weight_ih, weight_hh, bias_ih, bias_hh, state, gates=3)
-    lengths = _checked_lengths(x, lengths)
-    lacks = kernel_lacks(x, bfloat16=True, cuda=True)
-    if lacks is not None:
-        warn_once("gru", lacks)
-        return reference.gru(x, weight_ih, weight_hh, bias_ih, bias_hh, state, lengths)
+    tensors = (x, weight_ih, weight_hh, bias_ih, bias_hh, state, lengths)
+    if torch.compiler.is_compiling() or not _GRU_SHAPES.fit(*tensors):
+        check_layer(*tensors[:-1], None, gates=3)
+        _check_lengths(x, lengths)
+        lacks = kernel_lacks(x, bfloat16=True, cuda=True)
+        if lacks is not None:
+            warn_once("gru", lacks)
+            return reference.gru(x, weight_ih, weight_hh, bias_ih, bias_hh, state, lengths)
     bias, bias_new = bias_ih, None
     if bias_hh is not None:
         hidden = weight_hh.shape[1]
@@ -132,12 +142,14 @@ def rnn(
     """
     if nonlinearity not in ("tanh", "relu"):
         raise ArgumentError(f"nonlinearity={nonlinearity!r}: must be 'tanh' or 'relu'")
-    check_layer(x, weight_ih, weight_hh, bias_ih, bias_hh, state, gates=1)
-    lengths = _checked_lengths(x, lengths)
-    lacks = kernel_lacks(x, bfloat16=True)
-    if lacks is not None:
-        warn_once("rnn", lacks)
-        return reference.rnn(x, weight_ih, weight_hh, bias_ih, bias_hh, state, nonlinearity, lengths)
+    tensors = (x, weight_ih, weight_hh, bias_ih, bias_hh, state, lengths)
+    if torch.compiler.is_compiling() or not _RNN_SHAPES.fit(*tensors):
+        check_layer(*tensors[:-1], None, gates=1)
+        _check_lengths(x, lengths)
+        lacks = kernel_lacks(x, bfloat16=True)
+        if lacks is not None:
+            warn_once("rnn", lacks)
+            return reference.rnn(x, weight_ih, weight_hh, bias_ih, bias_hh, state, nonlinearity, lengths)
     bias = bias_ih if bias_hh is None else bias_hh if bias_ih is None else bias_ih + bias_hh
     out, h, _ = _run(nonlinearity, x, weight_ih, weight_hh, bias, None, state, None, lengths)
     return out, h
@@ -156,6 +168,7 @@ def _run(
 ) -> tuple[Tensor, Tensor, Tensor]:
     if lengths is not None:
         # A gradient of 0 times padding that is NaN would be NaN in the weights' gradients.
+        lengths = lengths.contiguous()
         x = x.masked_fill((torch.arange(x.shape[0], device=x.device)[:, None] >= lengths)[..., None], 0.0)
     inputs = (x, weight_ih, weight_hh, bias, bias_new, h0, c0)
     keep = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in inputs)
@@ -163,13 +176,19 @@ def _run(
     return out, h, c
 
 
-def _checked_lengths(x: Tensor, lengths: Tensor | None) -> Tensor | None:
+def _pair(state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    if not isinstance(state, tuple | list) or len(state) != 2:
+        raise ArgumentError("state: must be the pair (h, c)")
+    h, c = state
+    return h, c
+
+
+def _check_lengths(x: Tensor, lengths: Tensor | None) -> None:
     if lengths is None:
-        return None
+        return
     if not isinstance(lengths, Tensor):
         raise ArgumentError(f"lengths: must be a torch.Tensor, not {type(lengths).__name__}")
     if lengths.dtype != torch.int64 or lengths.shape != x.shape[1:2]:
         raise ArgumentError(f"lengths: {lengths.dtype} {list(lengths.shape)} must be torch.int64 [{x.shape[1]}]")
     if lengths.device != x.device:
         raise ArgumentError(f"lengths: device {lengths.device} must be {x.device}, as the other inputs")
-    return lengths.contiguous()

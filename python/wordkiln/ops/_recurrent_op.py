@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from wordkiln import _kernels
 from wordkiln.ops._checks import dtype_name
-from wordkiln.ops._op import no_autocast, op
+from wordkiln.ops._op import no_autocast, nothing, op
 
 GATES = {"lstm": 4, "gru": 3, "tanh": 1, "relu": 1}
 
@@ -54,19 +54,23 @@ def recurrent(
         out [T, B, H], the last h and c [B, H], and what backward needs: cells, gates and the GRU's hidden_new. What
         the kind or `keep` does not ask for is empty.
     """
-    dtype = x.dtype
     with no_autocast(x):
         gates = _widened(F.linear(x.contiguous(), weight_ih, bias))
-    x, weight_hh, bias_new, h0, c0 = (_widened(part) for part in (x[:0], weight_hh, bias_new, h0, c0))
-    steps, batch, hidden = gates.shape[0], gates.shape[1], weight_hh.shape[1]
-    first_h = x.new_zeros(batch, hidden) if h0 is None else h0
-    first_c = _first_cells(kind, x, c0, hidden)
+    weight_hh, bias_new, h0, c0 = _widened(weight_hh), _widened(bias_new), _widened(h0), _widened(c0)
+    (steps, batch, _), hidden, new = gates.shape, weight_hh.shape[1], gates.new_empty
+    is_lstm = kind == "lstm"
+    first_h = gates.new_zeros(batch, hidden) if h0 is None else h0
+    first_c = _first_cells(kind, gates, c0, batch, hidden)
     # The plain recurrence writes its outputs over the pre-activations.
-    out = gates if kind in ("tanh", "relu") else x.new_empty(steps, batch, hidden)
-    cells = x.new_empty((steps if keep else 1, batch, hidden) if kind == "lstm" else 0)
-    hidden_new = x.new_empty((steps if keep else 0, batch, hidden) if kind == "gru" else 0)
+    out = gates if kind in ("tanh", "relu") else new(steps, batch, hidden)
+    h = new(batch, hidden)
+    # The cells of all steps for a backward pass, else the last alone.
+    cells = nothing(gates) if not is_lstm else new(steps, batch, hidden) if keep else new(batch, hidden)
+    hidden_new = new(steps if keep else 0, batch, hidden) if kind == "gru" else nothing(gates)
+    if is_lstm and not keep and not steps:
+        cells.copy_(first_c)
     _kernels.recurrent_forward(
-        dtype_name(x),
+        dtype_name(gates),
         kind,
         gates.data_ptr(),
         weight_hh.data_ptr(),
@@ -79,12 +83,16 @@ def recurrent(
         hidden_new.data_ptr(),
         (steps, batch, hidden),
         keep,
+        h.data_ptr(),
     )
-    h = _last_state(out, first_h, lengths)
-    c = first_c.clone() if kind != "lstm" or not steps else cells[-1].clone() if keep else cells[0]
+    c = cells if not keep or not is_lstm else cells[-1].clone() if steps else first_c.clone()
     if not keep or out is gates:
-        gates = x.new_empty(0)
-    return out.to(dtype), h.to(dtype), c.to(dtype), cells if keep else x.new_empty(0), gates, hidden_new
+        gates = nothing(gates)
+    if not keep:
+        cells = nothing(gates)
+    if x.dtype is torch.bfloat16:
+        out, h, c = out.to(x.dtype), h.to(x.dtype), c.to(x.dtype)
+    return out, h, c, cells, gates, hidden_new
 
 
 def _widened(x: Any) -> Any:
@@ -92,26 +100,15 @@ def _widened(x: Any) -> Any:
 
     Only the products over all time steps are bfloat16's: those of a step are too small to gain by it here.
     """
-    return x if x is None else x.to(_computed(x.dtype)).contiguous()
+    if x is None:
+        return None
+    return x.float().contiguous() if x.dtype is torch.bfloat16 else x.contiguous()
 
 
-def _computed(dtype: torch.dtype) -> torch.dtype:
-    return dtype if dtype == torch.float64 else torch.float32
-
-
-def _first_cells(kind: str, x: Tensor, c0: Tensor | None, hidden: int) -> Tensor:
+def _first_cells(kind: str, x: Tensor, c0: Tensor | None, batch: int, hidden: int) -> Tensor:
     if kind != "lstm":
-        return x.new_empty(0)
-    return x.new_zeros(x.shape[1], hidden) if c0 is None else c0
-
-
-def _last_state(out: Tensor, first: Tensor, lengths: Tensor | None) -> Tensor:
-    if not out.shape[0]:
-        return first.clone()
-    if lengths is None:
-        return out[-1].clone()
-    last = out[(lengths - 1).clamp(min=0), torch.arange(len(lengths))]
-    return torch.where((lengths > 0)[:, None], last, first)
+        return nothing(x)
+    return x.new_zeros(batch, hidden) if c0 is None else c0
 
 
 def _address(x: Tensor | None) -> int:
@@ -133,7 +130,7 @@ def _recurrent_fake(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     steps, batch, hidden = x.shape[0], x.shape[1], weight_hh.shape[1]
     state, states, none = (batch, hidden), (steps, batch, hidden), (0,)
-    kept = x.new_empty(0, dtype=_computed(x.dtype))
+    kept = x.new_empty(0, dtype=torch.float64 if x.dtype == torch.float64 else torch.float32)
     gates = x if x.device.type == "cuda" else kept  # a GPU keeps but the cells as narrow as torch does
     is_lstm, is_plain = kind == "lstm", kind in ("tanh", "relu")
     return (
@@ -174,7 +171,7 @@ def recurrent_backward(
     wide = _widened(x[:0])
     wide_weight, wide_out, grad_out, wide_h0, c0 = (_widened(part) for part in (weight_hh, out, grad_out, h0, c0))
     first_h = wide.new_zeros(batch, hidden) if wide_h0 is None else wide_h0
-    first_c = _first_cells(kind, wide, c0, hidden)
+    first_c = _first_cells(kind, wide, c0, batch, hidden)
     grad_gates = wide.new_empty(steps, batch, GATES[kind] * hidden)
     grad_hidden_new = torch.empty_like(hidden_new)
     grad_h0, grad_c0 = (

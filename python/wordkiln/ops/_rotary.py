@@ -13,6 +13,8 @@ from wordkiln.ops import reference
 from wordkiln.ops._checks import check_tensor, dtype_name, kernel_lacks, warn_once
 from wordkiln.ops._op import op
 
+_SHAPES = _kernels.TensorShapes("b t h 2d, wide: b t d, wide: b t d")  # asked before the slower checks
+
 
 def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn each pair (x[i], x[i + D/2]) by its row's angle (Su et al. 2021, RoFormer, section 3.2.2).
@@ -31,6 +33,17 @@ def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     Raises:
         ArgumentError: shapes, dtypes or devices do not fit.
     """
+    if torch.compiler.is_compiling() or not _SHAPES.fit(x, cos, sin):
+        _check(x, cos, sin)
+        lacks = kernel_lacks(x, bfloat16=True)
+        if lacks is not None:
+            warn_once("rotary", lacks)
+            return reference.rotary(x, cos, sin)
+    out: Tensor = _rotary(x, cos, sin, False)
+    return out
+
+
+def _check(x: Tensor, cos: Tensor, sin: Tensor) -> None:
     check_tensor("x", x, (None, None, None, None))
     batch, steps, _, size = x.shape
     if size % 2:
@@ -40,12 +53,6 @@ def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         check_tensor(name, part, (batch, steps, size // 2))
         if part.dtype != angle or part.device != x.device:
             raise ArgumentError(f"{name}: {part.dtype} on {part.device} must be {angle} on {x.device}")
-    lacks = kernel_lacks(x, bfloat16=True)
-    if lacks is not None:
-        warn_once("rotary", lacks)
-        return reference.rotary(x, cos, sin)
-    out: Tensor = _rotary(x, cos, sin, False)
-    return out
 
 
 @op(

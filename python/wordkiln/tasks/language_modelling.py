@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, cast
-
-import torch
+from typing import TYPE_CHECKING, Any, cast
 
 from wordkiln._files import write_directory
 from wordkiln.data import Corpus, TokenDataset
-from wordkiln.errors import ArgumentError
-from wordkiln.models import CausalLM, ModelConfig
+from wordkiln.errors import ArgumentError, DependencyError
+from wordkiln.models import ModelConfig
 from wordkiln.models.config import Kind
 from wordkiln.tokenizer import Tokenizer
-from wordkiln.training import Trainer, TrainingConfig, TrainingResult
+from wordkiln.training import TrainingConfig
+
+if TYPE_CHECKING:
+    from wordkiln.training import TrainingResult
 
 Source = str | os.PathLike[str]
 
@@ -58,14 +60,16 @@ def train_language_model(
         ArgumentError: a field is out of its range, or `output_dir` holds a run and `resume` is false.
         PathError: a source is missing or unreadable.
         FormatError: a source is malformed, or `resume` finds a run of another tokenizer or model.
+        DependencyError: torch is not installed.
     """
+    if find_spec("torch") is None:
+        raise DependencyError("training needs torch: pip install 'wordkiln[train]'")
     say = say or (lambda line: None)
     output_dir = Path(output_dir)
     settings = TrainingConfig(**(training or {}))
     if resume:
         tok = Tokenizer.load(output_dir)
         dataset = TokenDataset.load(output_dir / "data")
-        network = CausalLM.from_pretrained(output_dir / "last")
     else:
         if output_dir.exists() and any(output_dir.iterdir()):
             raise ArgumentError(f"output_dir={output_dir}: is not empty; choose another, or resume the run in it")
@@ -77,6 +81,15 @@ def train_language_model(
             TokenDataset.build(sources, tok, folder / "data", valid_sources=valid_sources, include=include)
             tok.save(folder / "tokenizer.json")
         dataset = TokenDataset.load(output_dir / "data")
+    # Here, behind all that a user can get wrong: to import torch takes seconds.
+    import torch
+
+    from wordkiln.models import CausalLM
+    from wordkiln.training import Trainer
+
+    if resume:
+        network = CausalLM.from_pretrained(output_dir / "last")
+    else:
         torch.manual_seed(settings.seed)
         network = CausalLM(config)
     say(

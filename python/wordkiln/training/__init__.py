@@ -1,17 +1,29 @@
-"""Training of language models on token data sets. Needs torch: ``pip install 'wordkiln[train]'``."""
+"""Training of language models on token data sets. Only the config works without torch."""
 
-from wordkiln.errors import DependencyError
+from __future__ import annotations
 
-try:
-    import torch as _torch  # noqa: F401  (asked for its presence)
-except ModuleNotFoundError as error:
-    raise DependencyError("wordkiln.training needs torch: pip install 'wordkiln[train]'") from error
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from wordkiln._allocator import keep_freed_memory
+from wordkiln.errors import DependencyError
 from wordkiln.training.config import TrainingConfig
-from wordkiln.training.loss import Evaluation, evaluate
-from wordkiln.training.optim import build_optimizer, learning_rate_at
-from wordkiln.training.trainer import DivergedError, Trainer, TrainingResult
+
+if TYPE_CHECKING:
+    from wordkiln.training.loss import Evaluation, evaluate
+    from wordkiln.training.optim import build_optimizer, learning_rate_at
+    from wordkiln.training.trainer import DivergedError, Trainer, TrainingResult
+
+# Public name -> the module that defines it: these import torch, so they load when first used.
+_LAZY = {
+    "DivergedError": "wordkiln.training.trainer",
+    "Evaluation": "wordkiln.training.loss",
+    "Trainer": "wordkiln.training.trainer",
+    "TrainingResult": "wordkiln.training.trainer",
+    "build_optimizer": "wordkiln.training.optim",
+    "evaluate": "wordkiln.training.loss",
+    "learning_rate_at": "wordkiln.training.optim",
+}
 
 __all__ = [
     "DivergedError",
@@ -24,3 +36,20 @@ __all__ = [
     "keep_freed_memory",
     "learning_rate_at",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'wordkiln.training' has no attribute {name!r}")
+    try:
+        value = getattr(importlib.import_module(_LAZY[name]), name)
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise DependencyError(f"wordkiln.training.{name} needs torch: pip install 'wordkiln[train]'") from error
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,118 @@
+#include "bindings/shapes.h"
+
+#include <algorithm>
+#include <cctype>
+#include <sstream>
+#include <stdexcept>
+
+#include "bindings/register.h"
+#include "bindings/tensor.h"
+
+namespace py = pybind11;
+
+namespace wordkiln::bindings {
+
+TensorShapes::TensorShapes(const std::string& pattern) {
+  std::istringstream list(pattern);
+  for (std::string text; std::getline(list, text, ',');) wanted_.push_back(parse(text));
+}
+
+TensorShapes::Wanted TensorShapes::parse(const std::string& text) {
+  Wanted result;
+  std::istringstream words(text);
+  for (std::string word; words >> word;) {
+    if (word == "...") {
+      result.leading = true;
+    } else if (word == "?") {
+      result.optional = true;
+    } else if (word == "int64:") {
+      result.kind = Kind::kInt64;
+    } else if (word == "wide:") {
+      result.kind = Kind::kWide;
+    } else if (word == "float:") {
+      result.kind = Kind::kFloat;
+    } else {
+      const bool or_one = word.front() == '~', times = std::isdigit(word.front()) != 0;
+      const char letter = word.back();
+      if (word.size() != 1u + (or_one || times) || letter < 'a' || letter > 'z') {
+        throw std::invalid_argument("pattern: '" + word + "' is no size");
+      }
+      result.sizes.push_back({times ? word.front() - '0' : 1, letter - 'a', or_one});
+    }
+  }
+  return result;
+}
+
+bool TensorShapes::fit(const py::args& tensors) const {
+  if (tensors.size() != wanted_.size()) return false;
+  Found found = {};
+  found.letters.fill(-1);
+  for (size_t i = 0; i < wanted_.size(); ++i) {
+    const py::handle tensor = PyTuple_GET_ITEM(tensors.ptr(), static_cast<py::ssize_t>(i));
+    if (tensor.is_none()) {
+      if (!wanted_[i].optional) return false;
+      continue;
+    }
+    const std::optional<dlpack::Tensor> x = try_view_tensor(tensor);
+    if (!x) return false;
+    if (i == 0) found.first = x->dtype;
+    if (!fits(wanted_[i], *x, found)) return false;
+  }
+  return true;
+}
+
+bool TensorShapes::fits(const Wanted& wanted, const dlpack::Tensor& x, Found& found) {
+  const std::span<const int64_t> shape(x.shape, static_cast<size_t>(x.ndim));
+  if (!fits(wanted.kind, x.dtype, found.first)) return false;
+  const size_t last = wanted.sizes.size();
+  if (wanted.leading ? shape.size() < last : shape.size() != last) return false;
+  const std::span<const int64_t> leading = shape.first(shape.size() - last);
+  if (wanted.leading && !found.leading) found.leading = leading;
+  if (wanted.leading && !std::ranges::equal(leading, *found.leading)) return false;
+  for (size_t i = 0; i < last; ++i) {
+    if (!fits(wanted.sizes[i], shape[leading.size() + i], found)) return false;
+  }
+  return true;
+}
+
+bool TensorShapes::fits(Kind kind, const dlpack::DataType& dtype, const dlpack::DataType& first) {
+  if (kind == Kind::kInt64) return dtype.code == dlpack::kInt && dtype.bits == 64;
+  const std::optional<DType> type = to_dtype(dtype), wanted = to_dtype(first);
+  if (!type || !wanted) return false;
+  if (kind == Kind::kWide && wanted == DType::kBfloat16) return type == DType::kFloat32;
+  return kind == Kind::kFloat || type == wanted;
+}
+
+bool TensorShapes::fits(const Size& wanted, int64_t size, Found& found) {
+  if (wanted.or_one && size == 1) return true;
+  int64_t& letter = found.letters[static_cast<size_t>(wanted.letter)];
+  if (letter < 0 && size % wanted.times == 0) letter = size / wanted.times;
+  int64_t product = 0;
+  return !__builtin_mul_overflow(letter, wanted.times, &product) && size == product;
+}
+
+namespace {
+
+// Lists are of numbers.
+bool is_option(py::handle x) {
+  PyObject* p = x.ptr();
+  return x.is_none() || PyBool_Check(p) || PyLong_CheckExact(p) || PyFloat_CheckExact(p) || PyUnicode_CheckExact(p) ||
+         PyList_CheckExact(p);
+}
+
+}  // namespace
+
+bool are_plain(const py::tuple& inputs) {
+  return std::ranges::all_of(inputs, [](py::handle x) { return is_option(x) || try_view_tensor(x); });
+}
+
+void register_shapes(py::module_& m) {
+  // An ordinary metaclass: stubs cannot name pybind11's own.
+  const auto metaclass = py::metaclass(reinterpret_cast<PyObject*>(&PyType_Type));
+  m.def("are_plain", &are_plain, py::arg("inputs"));
+  py::class_<TensorShapes>(m, "TensorShapes", metaclass)
+      .def(py::init<const std::string&>(), py::arg("pattern"))
+      .def("fit", &TensorShapes::fit);
+}
+
+}  // namespace wordkiln::bindings
