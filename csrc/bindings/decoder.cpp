@@ -2,6 +2,7 @@
 
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 #include "bindings/checks.h"
 #include "bindings/register.h"
@@ -49,6 +50,18 @@ std::unique_ptr<Decoder> make(int64_t vocab, int64_t hidden, int64_t heads, int6
   return std::make_unique<Decoder>(shape, parse_storage(storage));
 }
 
+WeightEncoding parse_encoding(const std::string& name) {
+  constexpr std::pair<const char*, WeightEncoding> kNames[] = {
+      {"float32", WeightEncoding::kFloat32},   {"float16", WeightEncoding::kFloat16},
+      {"bfloat16", WeightEncoding::kBfloat16}, {"q4_0", WeightEncoding::kQ4_0},
+      {"q4_1", WeightEncoding::kQ4_1},         {"q8_0", WeightEncoding::kQ8_0}};
+  for (const auto& [known, encoding] : kNames) {
+    if (name == known) return encoding;
+  }
+  throw std::invalid_argument("encoding='" + name +
+                              "': must be 'float32', 'float16', 'bfloat16', 'q4_0', 'q4_1' or 'q8_0'");
+}
+
 // Addresses by name; 0, or no such name: null.
 class Addresses {
  public:
@@ -63,25 +76,50 @@ class Addresses {
   const py::dict& values_;
 };
 
-void add_layer(Decoder& self, const py::dict& weights, int64_t window) {
-  const Addresses at(weights);
+// Addresses and encodings by name; no such name: none.
+class Matrices {
+ public:
+  explicit Matrices(const py::dict& values) : values_(values) {}
+
+  EncodedMatrix operator()(const char* name, int64_t inputs, bool needed) const {
+    if (!values_.contains(name)) {
+      to_pointer(name, 0, needed ? 1 : 0);
+      return {};
+    }
+    const auto [address, label] = values_[name].cast<std::pair<uintptr_t, std::string>>();
+    const WeightEncoding encoding = parse_encoding(label);
+    if (encoding >= WeightEncoding::kQ4_0 && inputs % kEncodingBlock != 0) {
+      throw std::invalid_argument(std::string(name) + ": " + std::to_string(inputs) + " inputs in " + label +
+                                  ": must be a multiple of " + std::to_string(kEncodingBlock));
+    }
+    return {to_pointer(name, address, needed ? 1 : 0), encoding};
+  }
+
+ private:
+  const py::dict& values_;
+};
+
+void add_layer(Decoder& self, const py::dict& vectors, const py::dict& matrices, int64_t window) {
+  const Addresses at(vectors);
+  const Matrices matrix(matrices);
+  const DecoderShape& shape = self.shape();
   check_size("window", window, 0, int64_t{1} << 40);
   const DecoderLayerWeights layer = {
       .attention_norm = at("attention_norm", true),
       .attention_norm_bias = at("attention_norm_bias", false),
-      .qkv = at("qkv", true),
+      .qkv = matrix("qkv", shape.hidden, true),
       .qkv_bias = at("qkv_bias", false),
-      .q_norm = at("q_norm", self.shape().qk_norm),
-      .k_norm = at("k_norm", self.shape().qk_norm),
-      .output = at("output", true),
+      .q_norm = at("q_norm", shape.qk_norm),
+      .k_norm = at("k_norm", shape.qk_norm),
+      .output = matrix("output", shape.heads * shape.head_size, true),
       .output_bias = at("output_bias", false),
       .mlp_norm = at("mlp_norm", true),
       .mlp_norm_bias = at("mlp_norm_bias", false),
-      .gate = at("gate", self.shape().gated),
+      .gate = matrix("gate", shape.hidden, shape.gated),
+      .up = matrix("up", shape.hidden, true),
       .gate_bias = at("gate_bias", false),
-      .up = at("up", true),
       .up_bias = at("up_bias", false),
-      .down = at("down", true),
+      .down = matrix("down", shape.intermediate, true),
       .down_bias = at("down_bias", false),
       .window = window,
   };
@@ -89,17 +127,33 @@ void add_layer(Decoder& self, const py::dict& weights, int64_t window) {
   self.add_layer(layer);
 }
 
-void set_ends(Decoder& self, const py::dict& weights, int64_t max_positions) {
-  const Addresses at(weights);
+// Ids that rise, so that each stands there once.
+const int64_t* unused_ids(uintptr_t address, int64_t count, int64_t vocab) {
+  check_size("unused_count", count, 0, vocab);
+  const auto* ids = static_cast<const int64_t*>(to_pointer("unused", address, count));
+  for (int64_t i = 0; i < count; ++i) {
+    if (ids[i] >= (i > 0 ? ids[i - 1] + 1 : 0) && ids[i] < vocab) continue;
+    throw std::invalid_argument("unused[" + std::to_string(i) + "]=" + std::to_string(ids[i]) +
+                                ": must rise, from 0 to " + std::to_string(vocab - 1));
+  }
+  return ids;
+}
+
+void set_ends(Decoder& self, const py::dict& vectors, const py::dict& matrices, int64_t max_positions, uintptr_t unused,
+              int64_t unused_count) {
+  const Addresses at(vectors);
+  const Matrices matrix(matrices);
   check_size("max_positions", max_positions, 1, int64_t{1} << 40);
   const DecoderEnds ends = {
-      .embedding = at("embedding", true),
-      .head = at("head", false),
+      .embedding = matrix("embedding", self.shape().hidden, true),
+      .head = matrix("head", self.shape().hidden, false),
       .norm = at("norm", true),
       .norm_bias = at("norm_bias", false),
       .positions = at("positions", false),
       .max_positions = max_positions,
       .frequencies = at("frequencies", false),
+      .unused = unused_ids(unused, unused_count, self.shape().vocab),
+      .unused_count = unused_count,
   };
   const py::gil_scoped_release release;
   self.set_ends(ends);
@@ -175,8 +229,9 @@ void register_decoder(py::module_& m) {
       .def(py::init(&make), py::arg("vocab"), py::arg("hidden"), py::arg("heads"), py::arg("kv_heads"),
            py::arg("head_size"), py::arg("intermediate"), py::arg("norm"), py::arg("norm_eps"), py::arg("activation"),
            py::arg("gated"), py::arg("qk_norm"), py::arg("storage"))
-      .def("add_layer", &add_layer, py::arg("weights"), py::arg("window"))
-      .def("set_ends", &set_ends, py::arg("weights"), py::arg("max_positions"))
+      .def("add_layer", &add_layer, py::arg("vectors"), py::arg("matrices"), py::arg("window"))
+      .def("set_ends", &set_ends, py::arg("vectors"), py::arg("matrices"), py::arg("max_positions"),
+           py::arg("unused") = 0, py::arg("unused_count") = 0)
       .def("run", &run, py::arg("ids"), py::arg("offsets"), py::arg("starts"), py::arg("rows"), py::arg("pages"),
            py::arg("pages_per_row"), py::arg("prompt"), py::arg("wanted"), py::arg("count"), py::arg("logits"),
            py::arg("targets") = 0, py::arg("log_probabilities") = 0)

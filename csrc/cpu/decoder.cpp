@@ -1,6 +1,5 @@
 #include "wordkiln/decoder.h"
 
-#include <cmath>
 #include <stdexcept>
 #include <string>
 
@@ -23,6 +22,7 @@ struct Decoder::Weights {
   const float* positions = nullptr;
   const float* frequencies = nullptr;
   int64_t max_positions = 0, bytes = 0;
+  std::vector<int64_t> unused{};
 
   const cpu::DecoderKernels& kernels() const { return *cpu::kernels().decoder; }
 
@@ -38,24 +38,23 @@ struct Decoder::Weights {
     return {keep(weight, shape.hidden), keep(bias, shape.hidden)};
   }
 
-  static void refuse_infinite(const char* name, const float* weight, int64_t count) {
-    for (int64_t i = 0; weight != nullptr && i < count; ++i) {
-      if (std::isfinite(weight[i])) continue;
-      throw std::invalid_argument(std::string(name) + ": must be finite to be stored as int8; element " +
-                                  std::to_string(i) + " is not");
-    }
+  void refuse_infinite(const char* name, const EncodedMatrix& weight, int64_t outputs, int64_t inputs) const {
+    const int64_t element = kernels().first_infinite(outputs, inputs, weight);
+    if (element < 0) return;
+    throw std::invalid_argument(std::string(name) + ": must be finite to be stored as int8; element " +
+                                std::to_string(element) + " is not");
   }
 
-  // gate: null, or as `weight`, whose outputs the packed matrix has in turns with the gate's.
-  cpu::DecoderMatrix pack(const char* name, const float* weight, const float* gate, const float* bias, int64_t outputs,
-                          int64_t inputs) {
+  // gate: none, or as `weight`, whose outputs the packed matrix has in turns with the gate's.
+  cpu::DecoderMatrix pack(const char* name, const EncodedMatrix& weight, const EncodedMatrix& gate, const float* bias,
+                          int64_t outputs, int64_t inputs) {
     const int64_t lanes = kernels().lanes;
-    const int64_t both = gate == nullptr ? outputs : 2 * ((outputs + lanes - 1) / lanes * lanes);
+    const int64_t both = gate.data == nullptr ? outputs : 2 * ((outputs + lanes - 1) / lanes * lanes);
     kept.push_back(Memory::unset(static_cast<size_t>(kernels().packed_bytes(storage, both, inputs))));
     auto* packed = static_cast<char*>(kept.back().data());
     if (!kernels().pack(storage, outputs, inputs, weight, gate, packed)) {
-      refuse_infinite(name, weight, outputs * inputs);
-      refuse_infinite("gate", gate, outputs * inputs);
+      refuse_infinite(name, weight, outputs, inputs);
+      refuse_infinite("gate", gate, outputs, inputs);
     }
     bytes += static_cast<int64_t>(kept.back().bytes());
     return {packed, keep(bias, outputs), both, inputs};
@@ -74,11 +73,11 @@ void Decoder::add_layer(const DecoderLayerWeights& from) {
   view.mlp_norm = w.keep_norm(from.mlp_norm, from.mlp_norm_bias);
   view.q_norm = w.keep(from.q_norm, s.head_size);
   view.k_norm = w.keep(from.k_norm, s.head_size);
-  view.qkv = w.pack("qkv", from.qkv, nullptr, from.qkv_bias, qkv, s.hidden);
-  view.output = w.pack("output", from.output, nullptr, from.output_bias, s.hidden, heads);
+  view.qkv = w.pack("qkv", from.qkv, {}, from.qkv_bias, qkv, s.hidden);
+  view.output = w.pack("output", from.output, {}, from.output_bias, s.hidden, heads);
   view.up = w.pack("up", from.up, from.gate, from.up_bias, s.intermediate, s.hidden);
   view.gate_bias = w.keep(from.gate_bias, s.intermediate);
-  view.down = w.pack("down", from.down, nullptr, from.down_bias, s.hidden, s.intermediate);
+  view.down = w.pack("down", from.down, {}, from.down_bias, s.hidden, s.intermediate);
   view.window = from.window;
   w.layers.push_back(view);
 }
@@ -86,18 +85,31 @@ void Decoder::add_layer(const DecoderLayerWeights& from) {
 void Decoder::set_ends(const DecoderEnds& ends) {
   Weights& w = *weights_;
   const DecoderShape& s = w.shape;
-  w.embedding = w.pack("embedding", ends.embedding, nullptr, nullptr, s.vocab, s.hidden);
-  w.head = ends.head == nullptr ? w.embedding : w.pack("head", ends.head, nullptr, nullptr, s.vocab, s.hidden);
+  w.embedding = w.pack("embedding", ends.embedding, {}, nullptr, s.vocab, s.hidden);
+  w.head = ends.head.data == nullptr ? w.embedding : w.pack("head", ends.head, {}, nullptr, s.vocab, s.hidden);
   w.norm = w.keep_norm(ends.norm, ends.norm_bias);
   w.positions = w.keep(ends.positions, ends.max_positions * s.hidden);
   w.frequencies = w.keep(ends.frequencies, s.head_size / 2);
   w.max_positions = ends.max_positions;
+  w.unused.assign(ends.unused, ends.unused + ends.unused_count);
 }
 
 void Decoder::run(const DecoderRun& arguments) const {
   const Weights& w = *weights_;
-  const cpu::DecoderView view = {w.shape, w.storage, w.layers.data(), layers(),      w.embedding,
-                                 w.head,  w.norm,    w.positions,     w.frequencies, page_bytes()};
+  const cpu::DecoderView view = {
+      .shape = w.shape,
+      .storage = w.storage,
+      .layers = w.layers.data(),
+      .count = layers(),
+      .embedding = w.embedding,
+      .head = w.head,
+      .norm = w.norm,
+      .positions = w.positions,
+      .frequencies = w.frequencies,
+      .page_bytes = page_bytes(),
+      .unused = w.unused.data(),
+      .unused_count = static_cast<int64_t>(w.unused.size()),
+  };
   w.kernels().run(view, arguments);
 }
 

@@ -35,16 +35,20 @@ struct DecoderView {
   const float* positions;
   const float* frequencies;
   int64_t page_bytes;
+  const int64_t* unused;  // [unused_count], rising
+  int64_t unused_count;
 };
 
 struct DecoderKernels {
   int64_t lanes;
   int64_t panel_width;
   int64_t (*packed_bytes)(LinearStorage storage, int64_t outputs, int64_t inputs);
-  // weight, and gate or null: [outputs, inputs]. With a gate the packed outputs are `lanes` of the gate's and of
-  // weight's in turns. Returns whether all weights are finite where the storage needs it.
-  bool (*pack)(LinearStorage storage, int64_t outputs, int64_t inputs, const float* weight, const float* gate,
-               char* packed);
+  // weight and gate: [outputs, inputs]. With a gate the packed outputs are `lanes` of the gate's and of weight's in
+  // turns. Returns whether all weights are finite where the storage needs it.
+  bool (*pack)(LinearStorage storage, int64_t outputs, int64_t inputs, const EncodedMatrix& weight,
+               const EncodedMatrix& gate, char* packed);
+  // The first element that is not finite, or -1.
+  int64_t (*first_infinite)(int64_t outputs, int64_t inputs, const EncodedMatrix& weight);
   int64_t (*page_bytes)(const DecoderShape& shape, LinearStorage storage, int64_t layers);
   void (*run)(const DecoderView& view, const DecoderRun& arguments);
 };

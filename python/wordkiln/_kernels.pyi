@@ -221,9 +221,10 @@ def rms_norm_backward(
 DECODER_PAGE_KEYS: int
 
 class Decoder:
-    """A Transformer decoder; layers are added one by one, float32 weights by name (csrc/include/wordkiln/decoder.h).
+    """A Transformer decoder; layers are added one by one, addresses by name (csrc/include/wordkiln/decoder.h).
 
     norm: "rms" or "layer". activation: "silu", "gelu" or "gelu_tanh". storage: "float32", "bfloat16" or "int8".
+    vectors are float32; matrices have an encoding: "float32", "float16", "bfloat16", "q4_0", "q4_1" or "q8_0".
     """
 
     def __init__(
@@ -241,8 +242,15 @@ class Decoder:
         qk_norm: bool,
         storage: str,
     ) -> None: ...
-    def add_layer(self, weights: dict[str, int], window: int) -> None: ...
-    def set_ends(self, weights: dict[str, int], max_positions: int) -> None: ...
+    def add_layer(self, vectors: dict[str, int], matrices: dict[str, tuple[int, str]], window: int) -> None: ...
+    def set_ends(
+        self,
+        vectors: dict[str, int],
+        matrices: dict[str, tuple[int, str]],
+        max_positions: int,
+        unused: int = 0,
+        unused_count: int = 0,
+    ) -> None: ...
     def run(
         self,
         ids: int,

@@ -30,7 +30,7 @@ class Interrupted(KeyboardInterrupt):
 
     Attributes:
         completions: what was written until then, one for each text that had been begun, in order; those that were
-            going have the finish_reason "interrupted".
+            going have the finish_reason "interrupted". Of `beam` in the form that it returns.
     """
 
     def __init__(self, completions: list[Any]) -> None:

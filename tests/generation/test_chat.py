@@ -1,12 +1,15 @@
 """Chat templates: rendered as transformers renders them, under limits; messages cannot forge turns."""
 
+import concurrent.futures
 import json
+import subprocess
+import sys
 import time
 
 import pytest
 
 from wordkiln.errors import ArgumentError
-from wordkiln.generation import LanguageModel, _chat
+from wordkiln.generation import LanguageModel, _chat, _chat_process
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>' + '\\n' }}"
@@ -196,4 +199,64 @@ def test_a_conversation_that_is_too_long_is_an_error_or_is_cut_where_that_is_ask
 
 
 def test_the_settings_of_a_prompt_are_json():
-    assert json.loads(_chat._request("t", {"messages": MESSAGES}))["variables"] == {"messages": MESSAGES}
+    assert json.loads(_chat._request("t", {"messages": MESSAGES}, 1))["variables"] == {"messages": MESSAGES}
+
+
+def idle_process():
+    (worker,) = _chat_process._idle
+    return worker._process
+
+
+def test_the_process_stays_for_the_next_template():
+    assert _chat.render("{{ 1 + 1 }}", {}) == "2"
+    process = idle_process()
+    assert _chat.render("{{ x }}", {"x": "line\nline"}) == "line\nline"
+    assert idle_process() is process
+    # Nobody believes an error of one that has rendered before: a new one says it, and ends as well.
+    with pytest.raises(ArgumentError, match="UndefinedError"):
+        _chat.render("{{ no.thing }}", {})
+    assert not _chat_process._idle
+    assert process.poll() is not None
+
+
+def test_templates_leave_nothing_behind():
+    _chat.render("{% set left = 1 %}{% macro f() %}{% endmacro %}", {"given": 2})
+    assert _chat.render("{{ left is defined }}{{ given is defined }}{{ f is defined }}", {}) == "FalseFalseFalse"
+
+
+@pytest.mark.abuse
+def test_a_process_that_died_is_replaced():
+    _chat.render("", {})
+    process = idle_process()
+    process.kill()
+    process.wait()
+    assert _chat.render("{{ 3 }}", {}) == "3"
+    assert idle_process() is not process
+
+
+@pytest.mark.abuse
+def test_several_threads_render_at_once():
+    with concurrent.futures.ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda number: _chat.render("{{ n }}", {"n": number}), range(12)))
+    assert found == [str(number) for number in range(12)]
+    assert len(_chat_process._idle) == 1
+
+
+@pytest.mark.abuse
+def test_a_forked_process_starts_its_own():
+    script = """
+import os, sys
+from wordkiln.generation import _chat, _chat_process
+_chat.render("", {})
+if child := os.fork():
+    assert os.waitpid(child, 0)[1] == 0
+    before = _chat_process._idle[0]
+    assert _chat.render("{{ 'parent' }}", {}) == "parent" and _chat_process._idle == [before]
+    print("done")
+else:
+    assert not _chat_process._idle and _chat.render("{{ 'child' }}", {}) == "child"
+"""
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (result.stdout, result.stderr) == ("done\n", "")

@@ -69,6 +69,12 @@ WRITTEN = {
         "stream = model.stream('A', **settings)\nprint(list(stream), stream.finish_reason, list(stream))",
         "['B', 'C', 'D', 'E', 'F'] interrupted []",
     ),
+    # The second letter is much less probable than the first, the text of one letter less than five; sums, not means.
+    "beam": (
+        "try: model.beam(['A', 'K'], num_beams=2, max_new_tokens=20, length_penalty=0.0)\n"
+        "except wk.generation.Interrupted as stop: print([shown(texts) for texts in stop.completions])",
+        "[[('BCDEF', 'interrupted')], [('LMNOP', 'interrupted')]]",
+    ),
     "chat": (
         "try: model.chat([{'role': 'user', 'content': 'A'}], template='{{ messages[0].content }}', **settings)\n"
         "except KeyboardInterrupt as stop: print(shown(stop.completions))",
@@ -102,3 +108,29 @@ def test_a_program_that_does_not_catch_it_ends():
     assert result.returncode != 0
     assert "Interrupted" in result.stderr
     assert "went on" not in result.stdout
+
+
+COMPILING = """
+import json, os, signal, threading
+from pathlib import Path
+from wordkiln.generation import Constraint
+from wordkiln.tokenizer import Tokenizer
+
+tokenizer = Tokenizer.train(["a text"], vocab_size=260)
+Constraint(tokenizer, regex="a", end_ids=[0])  # the vocabulary's trie is there from now on
+signal.signal(signal.SIGINT, signal.default_int_handler)
+threading.Timer(0.1, os.kill, [os.getpid(), signal.SIGINT]).start()
+names = [{"properties": {f"{name}-{number}": {} for number in range(1000)}} for name in range(9)]
+try:
+    Constraint(tokenizer, schema={"anyOf": names}, end_ids=[0])
+except KeyboardInterrupt:
+    print([Path(task, "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at the process's threads in /proc")
+def test_compiling_a_constraint_is_left_behind():
+    """llguidance cannot be stopped: that it still works when the interrupt has been raised shows that nobody waited."""
+    result = run(COMPILING)
+    assert result.returncode == 0, result.stderr
+    assert "'wordkiln'" in result.stdout

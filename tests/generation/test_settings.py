@@ -101,15 +101,36 @@ def test_penalties_know_the_prompt(random_model):
     assert random_model.batch(["x", "ax"], repetition_penalty=2, **settings)[1].text == "b"
 
 
-def test_settings_of_the_model_hold_for_every_text(random_model, new_byte_tokenizer):
-    from wordkiln.generation import LanguageModel
+def test_what_is_recommended_holds_where_the_caller_names_nothing(random_model):
+    greedy = random_model.generate("x", temperature=0, max_new_tokens=5).ids
+    random_model.recommended = {"do_sample": True, "top_k": 1, "max_new_tokens": 5}
+    assert random_model.generate("x").ids == greedy
+    stream = random_model.stream("x")
+    assert "".join(stream) == random_model.generate("x").text
+    assert next(random_model.iter_batch(["x"])).ids == stream.completion.ids == greedy
+    assert random_model.generate("x", max_new_tokens=2).ids == greedy[:2]
+    assert random_model.generate("x", top_k=0, seed=1).ids != greedy
 
-    (first,) = random_model.generate("x", temperature=0, max_new_tokens=1).ids
-    model = LanguageModel(random_model.model, new_byte_tokenizer(), banned_ids=[first])
-    (second,) = model.generate("x", temperature=0, max_new_tokens=1).ids
-    (third,) = model.generate("x", temperature=0, max_new_tokens=1, banned_ids=[second]).ids
-    assert len({first, second, third}) == 3
-    assert model.beam("x", num_beams=1, max_new_tokens=1)[0].ids == [second]
+
+def test_a_file_that_says_not_to_sample_does_not_stop_who_wants_to(random_model):
+    settings = {"max_new_tokens": 20, "seed": 3}
+    greedy, drawn = random_model.generate("x", temperature=0, **settings), random_model.generate("x", **settings)
+    assert greedy.ids != drawn.ids
+    # Its temperature would flatten the distribution; transformers does not look at it either.
+    random_model.recommended = {"do_sample": False, "temperature": 50.0, "top_p": 0.1}
+    assert random_model.generate("x", **settings).ids == greedy.ids
+    for named in ({"temperature": 1.0}, {"top_k": 0}):
+        assert random_model.generate("x", **named, **settings).ids == drawn.ids
+
+
+def test_beams_take_what_is_recommended_for_them(random_model):
+    wanted = random_model.beam("x", num_beams=3, length_penalty=0.0, max_new_tokens=4)
+    assert wanted != random_model.beam("x", max_new_tokens=4)
+    random_model.recommended = {"num_beams": 3, "length_penalty": 0.0, "max_new_tokens": 4, "top_p": 0.5}
+    assert random_model.beam("x") == wanted
+    # transformers' way to say that there is no search at all.
+    random_model.recommended = {"num_beams": 1, "max_new_tokens": 4}
+    assert random_model.beam("x") == random_model.beam("x", num_beams=4, max_new_tokens=4)
 
 
 def test_min_new_tokens_holds_back_the_ends(random_model):

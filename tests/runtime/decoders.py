@@ -7,6 +7,7 @@ import sys
 import numpy as np
 
 from wordkiln.runtime import Architecture, DecoderModel
+from wordkiln.runtime.architecture import EncodedMatrix
 
 VOCAB = 203
 BASE = {
@@ -58,6 +59,9 @@ class Arrays:
 
     def read(self, name):
         return self.arrays[name]
+
+    def encoded(self, name):
+        return EncodedMatrix.plain(self.arrays[name])
 
 
 LINEARS = ("q", "k", "v", "o", "gate", "up", "down")

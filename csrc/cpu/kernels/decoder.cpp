@@ -16,33 +16,6 @@ constexpr int64_t kPrivateRows = 4;
 // products and attention.
 constexpr int64_t kBlockRows = 256, kPieces = 5;
 
-int64_t packed_bytes(LinearStorage storage, int64_t outputs, int64_t inputs) {
-  return (outputs + kPanelWidth - 1) / kPanelWidth * panel_bytes(storage, inputs);
-}
-
-bool pack(LinearStorage storage, int64_t outputs, int64_t inputs, const float* weight, const float* gate,
-          char* packed) {
-  // With a gate the packed outputs are the gate's vectors and those of `weight` in turns.
-  const int64_t vectors = vectors_of(outputs) * (gate == nullptr ? 1 : 2);
-  const int64_t count = (vectors + kTileVectors - 1) / kTileVectors;
-  bool fits = true;
-  parallel_threads(threads_for(static_cast<double>(outputs) * static_cast<double>(inputs)),
-                   [=, &fits](int thread, int threads) {
-                     const Range mine = split(count, thread, threads);
-                     for (int64_t p = mine.begin; p < mine.end; ++p) {
-                       const auto rows = [=](int64_t v) {
-                         const int64_t vector = p * kTileVectors + v;
-                         if (gate == nullptr) return some_rows(weight, inputs, vector * kLanes<float>, outputs);
-                         return some_rows(vector % 2 == 0 ? gate : weight, inputs, vector / 2 * kLanes<float>, outputs);
-                       };
-                       if (!pack_panel(storage, inputs, rows, packed + p * panel_bytes(storage, inputs))) {
-                         __atomic_store_n(&fits, false, __ATOMIC_RELAXED);
-                       }
-                     }
-                   });
-  return fits;
-}
-
 int64_t page_bytes(const DecoderShape& shape, LinearStorage storage, int64_t layers) {
   return layers * PageLayout(shape).layer_elements * (storage == LinearStorage::kFloat32 ? 4 : 2);
 }
@@ -331,9 +304,24 @@ class DecoderPass {
     const LinearRows rows = prepare(team, run_.count, shape_.hidden, &view_.norm, x);
     if (run_.logits == nullptr) return score(team, rows);
     for_my_parts(team, run_.count, vectors_of(shape_.vocab), 1, [&](const Part& part) {
-      multiply(team, view_.head, rows, part, run_.logits + part.first, shape_.vocab, part.columns_of(shape_.vocab),
-               false);
+      const int64_t columns = part.columns_of(shape_.vocab);
+      multiply(team, view_.head, rows, part, run_.logits + part.first, shape_.vocab, columns, false);
+      leave_out_unused(part, run_.logits + part.first, shape_.vocab, columns);
     });
+  }
+
+  // -inf where an id is no token, in a part of the logits [rows, columns]. Returns how many of its ids are none.
+  int64_t leave_out_unused(const Part& part, float* out, int64_t out_row, int64_t columns) const {
+    int64_t begin = 0, end = view_.unused_count;
+    while (begin < end) {
+      const int64_t middle = (begin + end) / 2;
+      (view_.unused[middle] < part.first ? begin : end) = view_.unused[middle] < part.first ? middle + 1 : middle;
+    }
+    for (; end < view_.unused_count && view_.unused[end] < part.first + columns; ++end) {
+      float* at = out + view_.unused[end] - part.first;
+      for (int64_t i = part.rows.begin; i < part.rows.end; ++i) at[i * out_row] = -__builtin_inff();
+    }
+    return end - begin;
   }
 
   // log softmax at the targets: each thread sums over its part of the vocabulary.
@@ -348,11 +336,12 @@ class DecoderPass {
     for_my_vectors(team, run_.count, vectors_of(shape_.vocab), 1, [&](const Part& part) {
       const int64_t first = part.first, columns = part.columns_of(shape_.vocab);
       multiply(team, view_.head, rows, part, team.panel, kPanelWidth, columns, false);
+      const bool empty = leave_out_unused(part, team.panel, kPanelWidth, columns) == columns;
       for (int64_t i = 0; i < run_.count; ++i) {
         const float* logits = team.panel + i * kPanelWidth;
         const int64_t target = run_.targets[i] - first;
         if (target >= 0 && target < columns) target_logits_[i] = logits[target];
-        add_to_total(logits, columns, highest[i], totals[i]);
+        if (!empty) add_to_total(logits, columns, highest[i], totals[i]);
       }
     });
     barrier_.wait(team.threads);
@@ -413,9 +402,11 @@ void run(const DecoderView& view, const DecoderRun& arguments) {
 
 }  // namespace
 
-const DecoderKernels decoder_kernels = {kLanes<float>, kPanelWidth, packed_bytes, pack, page_bytes, run<false>};
+const DecoderKernels decoder_kernels = {
+    kLanes<float>, kPanelWidth, decoder_packed_bytes, decoder_pack, decoder_first_infinite, page_bytes, run<false>};
 #if defined(__AMX_TILE__)
-const DecoderKernels decoder_kernels_amx = {kLanes<float>, kPanelWidth, packed_bytes, pack, page_bytes, run<true>};
+const DecoderKernels decoder_kernels_amx = {
+    kLanes<float>, kPanelWidth, decoder_packed_bytes, decoder_pack, decoder_first_infinite, page_bytes, run<true>};
 #endif
 
 }  // namespace wordkiln::cpu::WORDKILN_ISA

@@ -47,6 +47,10 @@ void linear_run(const LinearRun& arguments);
 void elementwise_float32(ElementwiseFunction function, const void* x, void* out, int64_t count);
 void elementwise_float64(ElementwiseFunction function, const void* x, void* out, int64_t count);
 void elementwise_bfloat16(ElementwiseFunction function, const void* x, void* out, int64_t count);
+int64_t decoder_packed_bytes(LinearStorage storage, int64_t outputs, int64_t inputs);
+bool decoder_pack(LinearStorage storage, int64_t outputs, int64_t inputs, const EncodedMatrix& weight,
+                  const EncodedMatrix& gate, char* packed);
+int64_t decoder_first_infinite(int64_t outputs, int64_t inputs, const EncodedMatrix& weight);
 extern const StepKernels step_kernels;
 extern const DecoderKernels decoder_kernels;
 extern const DecoderKernels decoder_kernels_amx;  // where the compiler may use the tile unit

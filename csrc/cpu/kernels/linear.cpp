@@ -23,7 +23,7 @@ void linear_pack(LinearStorage storage, const LinearSizes& sizes, const float* w
     for (int64_t p = mine.begin; p < mine.end; ++p) {
       const auto rows = [=](int64_t vector) {
         const int64_t output = p * kPanelWidth + vector * kLanes<float>;
-        return some_rows(weight, inputs, output, sizes.outputs);
+        return some_rows({weight, WeightEncoding::kFloat32}, inputs, output, sizes.outputs);
       };
       pack_panel(storage, inputs, rows, static_cast<char*>(packed) + p * panel_bytes(storage, inputs));
     }

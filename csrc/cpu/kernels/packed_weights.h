@@ -6,6 +6,7 @@
 // its scale, rounded to float32.
 #pragma once
 
+#include "cpu/kernels/encoded_rows.h"
 #include "cpu/kernels/packed_gemm.h"
 #include "cpu/kernels/parallel.h"
 #include "wordkiln/linear.h"
@@ -16,7 +17,6 @@ namespace {
 constexpr int64_t kPanelWidth = kPanel<float>;
 constexpr int64_t kBfloat16Inputs = 32;  // what the tile unit takes at a time
 
-typedef Simd<float>::Int Int;
 typedef int8_t Codes __attribute__((vector_size(kLanes<float>)));
 
 inline int64_t groups_of(int64_t inputs) { return (inputs + kLinearGroup - 1) / kLinearGroup; }
@@ -34,16 +34,18 @@ inline int64_t panel_bytes(LinearStorage storage, int64_t inputs) {
   __builtin_unreachable();
 }
 
-// The rows that become a vector of a panel's outputs, `inputs` apart.
+// The rows that become a vector of a panel's outputs.
 struct PackedRows {
-  const float* first;
-  int64_t count;  // at most the lanes; 0: there are none
+  EncodedMatrix from;  // its first row
+  int64_t count;       // at most the lanes; 0: there are none
 };
 
 // Those from `row` on, of `rows` rows of `weight`.
-inline PackedRows some_rows(const float* weight, int64_t inputs, int64_t row, int64_t rows) {
+inline PackedRows some_rows(const EncodedMatrix& weight, int64_t inputs, int64_t row, int64_t rows) {
   const int64_t left = rows - row;
-  return {left > 0 ? weight + row * inputs : nullptr, left < kLanes<float> ? left : kLanes<float>};
+  if (left <= 0) return {{}, 0};
+  const char* first = static_cast<const char*>(weight.data) + row * encoded_bytes(weight.encoding, inputs);
+  return {{first, weight.encoding}, left < kLanes<float> ? left : kLanes<float>};
 }
 
 // Of a vector of outputs so many inputs, [kLinearGroup][lanes], zeros behind the last.
@@ -97,6 +99,20 @@ inline bool put_int8(const PackedBlock& block, char* to, int64_t vector) {
   return sum<float>(nothing) == 0;
 }
 
+// Inputs begin..begin + count of some rows, transposed into a block.
+inline void fill_block(const PackedRows& rows, int64_t inputs, int64_t begin, int64_t count, PackedBlock& block) {
+  const char* row = static_cast<const char*>(rows.from.data);
+  if (rows.from.encoding == WeightEncoding::kFloat32) {
+    const float* from = reinterpret_cast<const float*>(row) + begin;
+    return transpose(from, inputs, rows.count, count, block.values[0], kLanes<float>);
+  }
+  alignas(64) float widened[kLanes<float>][kLinearGroup];
+  for (int64_t i = 0; i < rows.count; ++i) {
+    widen_row(rows.from.encoding, row + i * encoded_bytes(rows.from.encoding, inputs), begin, count, widened[i]);
+  }
+  transpose(widened[0], kLinearGroup, rows.count, count, block.values[0], kLanes<float>);
+}
+
 // rows(v): what becomes the panel's vector v. Returns whether the storage can hold all of it.
 template <typename Rows>
 bool pack_panel(LinearStorage storage, int64_t inputs, Rows rows, char* panel) {
@@ -108,7 +124,7 @@ bool pack_panel(LinearStorage storage, int64_t inputs, Rows rows, char* panel) {
     for (int64_t k = 0; k < inputs; k += kLinearGroup) {
       block.inputs = inputs - k < kLinearGroup ? inputs - k : kLinearGroup;
       const int64_t filled = from.count > 0 ? block.inputs : 0;
-      if (filled > 0) transpose(from.first + k, inputs, from.count, filled, block.values[0], kLanes<float>);
+      if (filled > 0) fill_block(from, inputs, k, filled, block);
       for (int64_t i = filled; i < kLinearGroup; ++i) store(block.values[i], Vec<float>{});
       if (storage == LinearStorage::kBfloat16) {
         block.inputs = (block.inputs + kBfloat16Inputs - 1) / kBfloat16Inputs * kBfloat16Inputs;

@@ -10,6 +10,7 @@
 #include <memory>
 #include <vector>
 
+#include "wordkiln/encoding.h"
 #include "wordkiln/linear.h"
 
 namespace wordkiln {
@@ -28,27 +29,32 @@ struct DecoderShape {
   bool qk_norm;  // each head of q and k has an RMS norm before it is turned
 };
 
-// A layer before packing, float32, [outputs, inputs]. Null: there is none.
+// A layer before packing, matrices [outputs, inputs]. Null: there is none.
 struct DecoderLayerWeights {
   const float *attention_norm, *attention_norm_bias;  // [E]
-  const float *qkv, *qkv_bias;                        // [(H + 2 Hkv) * D, E]: q, k, v
+  EncodedMatrix qkv;                                  // [(H + 2 Hkv) * D, E]: q, k, v
+  const float* qkv_bias;                              // [(H + 2 Hkv) * D]
   const float *q_norm, *k_norm;                       // [D]
-  const float *output, *output_bias;                  // [E, H * D]
+  EncodedMatrix output;                               // [E, H * D]
+  const float* output_bias;                           // [E]
   const float *mlp_norm, *mlp_norm_bias;              // [E]
-  const float *gate, *gate_bias;                      // [F, E]
-  const float *up, *up_bias;                          // [F, E]
-  const float *down, *down_bias;                      // [E, F]
+  EncodedMatrix gate, up;                             // [F, E]
+  const float *gate_bias, *up_bias;                   // [F]
+  EncodedMatrix down;                                 // [E, F]
+  const float* down_bias;                             // [E]
   int64_t window;                                     // 0, or: a query sees only so many last keys, itself included
 };
 
 struct DecoderEnds {
-  const float* embedding;    // [V, E]
-  const float* head;         // [V, E], or null: the embedding
+  EncodedMatrix embedding;   // [V, E]
+  EncodedMatrix head;        // [V, E], or none: the embedding
   const float* norm;         // [E]
   const float* norm_bias;    // [E], or null
   const float* positions;    // [P, E], learned, or null
   int64_t max_positions;     // P: positions of a call must be below it
   const float* frequencies;  // [D / 2] angles per position, or null: heads are not turned
+  const int64_t* unused;     // [unused_count] rising ids that are no tokens: their logits are -inf
+  int64_t unused_count;
 };
 
 // Row r has the tokens offsets[r] to offsets[r + 1], which stand behind starts[r] earlier ones of its own. Its page i,

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from wordkiln.cli._files import STANDARD_INPUT, line_of, read_text
+from wordkiln.cli._files import INTERRUPTED, STANDARD_INPUT, line_of, read_text
 from wordkiln.cli._settings import DType, Model
 
 
@@ -35,7 +35,7 @@ def beam(
 
     Example: [bold]wordkiln beam runs/novels --prompt "Once upon a time" --num-beams 8 -n 3[/bold]
     """
-    from wordkiln.errors import ArgumentError
+    from wordkiln.errors import ArgumentError, Interrupted
     from wordkiln.generation import load
 
     stopping: dict[str, Any] = {"true": True, "false": False, "never": "never"}
@@ -43,22 +43,29 @@ def beam(
         raise ArgumentError(f"early_stopping={early_stopping!r}: must be true, false or never")
     text = read_text(STANDARD_INPUT) if prompt == STANDARD_INPUT else prompt
     given: dict[str, Any] = {"prefix": prefix, "bad_words": bad_words, "truncate": truncate}
-    found = load(model, dtype).beam(
-        text,
-        num_beams=num_beams,
-        num_return=num_return,
-        length_penalty=length_penalty,
-        max_new_tokens=max_new_tokens,
-        min_new_tokens=min_new_tokens,
-        early_stopping=stopping[early_stopping],
-        num_beam_groups=num_beam_groups,
-        diversity_penalty=diversity_penalty,
-        no_repeat_ngram_size=no_repeat_ngram_size,
-        **{name: value for name, value in given.items() if value},
-    )
+    searcher = load(model, dtype)
+    stopped = False
+    try:
+        found = searcher.beam(
+            text,
+            num_beams=num_beams,
+            num_return=num_return,
+            length_penalty=length_penalty,
+            max_new_tokens=max_new_tokens,
+            min_new_tokens=min_new_tokens,
+            early_stopping=stopping[early_stopping],
+            num_beam_groups=num_beam_groups,
+            diversity_penalty=diversity_penalty,
+            no_repeat_ngram_size=no_repeat_ngram_size,
+            **{name: value for name, value in given.items() if value},
+        )
+    except Interrupted as stop:
+        found, stopped = stop.completions, True
     for place, completion in enumerate(found, 1):
         if as_json:
             print(line_of({"prompt": text} | dataclasses.asdict(completion)))
         else:
             print(f"--- {place} of {len(found)}, score {completion.score:.4f}")
             print(text + completion.text)
+    if stopped:
+        raise typer.Exit(INTERRUPTED)

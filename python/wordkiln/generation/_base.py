@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from wordkiln.errors import ArgumentError, Interrupted
 from wordkiln.generation._prompt import PromptReader, RowMaker, TextTokenizer
+from wordkiln.generation._recommended import with_recommended
 from wordkiln.generation._row import Completion, Row
-from wordkiln.generation._settings import Settings
+from wordkiln.generation._settings import SETTING_NAMES, Settings
 from wordkiln.generation._stream import TextStream
 from wordkiln.generation._writer import write
 from wordkiln.generation.protocol import StepModel
@@ -24,8 +25,8 @@ class ModelBase:
         *,
         end_ids: Iterable[int] | None = None,
         beginning: Sequence[int] | None = None,
-        banned_ids: Iterable[int] = (),
         chat_template: str | None = None,
+        recommended: Mapping[str, Any] | None = None,
     ) -> None:
         if tokenizer.vocab_size > model.vocab_size:
             raise ArgumentError(
@@ -37,12 +38,13 @@ class ModelBase:
         self.end_id = tokenizer.end_id if model.eos_token_id is None else model.eos_token_id
         self.end_ids = frozenset([self.end_id] if end_ids is None and self.end_id is not None else end_ids or ())
         self._reader = PromptReader(tokenizer, model.max_positions, self.end_id, beginning)
-        self._banned = tuple(banned_ids)
         self._template = chat_template
+        self.recommended = dict(recommended or {})
 
     def _maker(self, settings: Any) -> tuple[RowMaker, Settings]:
-        checked = Settings.check(settings, self.model.vocab_size)
-        return RowMaker(self.model, self.tokenizer, self._reader, self.end_ids, self._banned, checked), checked
+        combined = with_recommended(settings, self.recommended, SETTING_NAMES)
+        checked = Settings.check(combined, self.model.vocab_size)
+        return RowMaker(self.model, self.tokenizer, self._reader, self.end_ids, checked), checked
 
     def _written(self, rows: list[Row]) -> list[Completion]:
         try:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wordkiln import _rust
-from wordkiln.errors import ArgumentError
+from wordkiln.errors import ArgumentError, Interrupted
 from wordkiln.generation import _checks
 from wordkiln.generation._constraint import Constraint, fill_masks
 from wordkiln.generation.protocol import StepModel
@@ -19,6 +19,8 @@ _LARGEST_ID = 2**31 - 1
 _MOST_BEAMS = 1024
 _LARGEST_LENGTH_PENALTY = 16.0
 _LARGEST_DIVERSITY_PENALTY = 1e9
+
+BeamFinish = Literal["end", "length", "interrupted"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,12 +101,12 @@ class Hypothesis:
     Attributes:
         ids: its tokens after the prompt, the end token included.
         score: the sum of their natural log-probabilities, less what diversity cost, over len(ids)**length_penalty.
-        finish_reason: "end": an end token came; "length": `max_new_tokens`.
+        finish_reason: "end": an end token came; "length": `max_new_tokens`; "interrupted": Ctrl-C.
     """
 
     ids: list[int]
     score: float
-    finish_reason: Literal["end", "length"]
+    finish_reason: BeamFinish
 
 
 def beam_search(
@@ -132,18 +134,23 @@ def beam_search(
         ArgumentError: a prompt is empty, holds an id that the model does not know, or with `max_new_tokens` exceeds its
             `max_positions`; a setting does not fit the prompts or the vocabulary; a row of logits holds NaN, +inf or
             nothing but -inf; what is banned leaves a prompt no token to go on with.
+        Interrupted: Ctrl-C; `completions` is what would have been returned had all texts been over at their last token.
     """
     rows = [list(_ids(f"prompts[{index}]", ids)) for index, ids in enumerate(_sequence("prompts", prompts))]
     _check_prompts(rows, params.max_new_tokens, model.max_positions)
     search = _rust.BeamSearch(params, rows, model.vocab_size)
     if constraint is not None:
         _check_constraint(constraint, params, model.vocab_size)
-    if rows:
-        _run(model, rows, search, constraint)
-    return [
-        [Hypothesis(ids, score, "end" if by_end_id else "length") for ids, score, by_end_id in texts]
-        for texts in search.hypotheses()
-    ]
+    try:
+        if rows:
+            _run(model, rows, search, constraint)
+    except KeyboardInterrupt:
+        raise Interrupted(_found(search, running=True)) from None
+    return _found(search, running=False)
+
+
+def _found(search: _rust.BeamSearch, *, running: bool) -> list[list[Hypothesis]]:
+    return [[Hypothesis(*text) for text in texts] for texts in search.hypotheses(running)]
 
 
 def _run(

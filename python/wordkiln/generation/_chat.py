@@ -5,14 +5,11 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from wordkiln.errors import ArgumentError, DependencyError
-from wordkiln.generation import _checks
+from wordkiln.generation import _chat_process, _checks
 
 MOST_TEMPLATE_CHARACTERS = 1 << 18
 MOST_INPUT_CHARACTERS = 1 << 24
@@ -58,7 +55,7 @@ def render_chat(
 
 
 def render(template: str, variables: Mapping[str, Any], seconds: float = SECONDS) -> str:
-    """What a Jinja template gives, in a sandbox in a process of its own.
+    """What a Jinja template gives, in a sandbox in another process.
 
     Args:
         template: at most `MOST_TEMPLATE_CHARACTERS`.
@@ -73,8 +70,7 @@ def render(template: str, variables: Mapping[str, Any], seconds: float = SECONDS
         raise DependencyError("chat templates need jinja2: pip install 'wordkiln[chat]'")
     if len(template) > MOST_TEMPLATE_CHARACTERS:
         raise ArgumentError(f"chat template: {len(template)} characters: must be at most {MOST_TEMPLATE_CHARACTERS}")
-    request = _request(template, variables)
-    answer = _answer(request, seconds)
+    answer = _chat_process.answer(_request(template, variables, seconds), seconds, _MEMORY)
     if "error" in answer:
         raise ArgumentError(f"chat template: {answer['error']}")
     text: str = answer["text"]
@@ -134,9 +130,9 @@ def _halves(token: str) -> tuple[str, str]:
     return token[:1], token[1:]
 
 
-def _request(template: str, variables: Mapping[str, Any]) -> bytes:
+def _request(template: str, variables: Mapping[str, Any], seconds: float) -> bytes:
     try:
-        limits = {"memory": _MEMORY, "characters": MOST_OUTPUT_CHARACTERS}
+        limits = {"seconds": seconds, "characters": MOST_OUTPUT_CHARACTERS}
         request = json.dumps({"template": template, "variables": variables, **limits})
     except (TypeError, ValueError, RecursionError) as error:
         raise ArgumentError(f"messages: must be what JSON can say: {error}") from error
@@ -145,21 +141,3 @@ def _request(template: str, variables: Mapping[str, Any]) -> bytes:
             f"messages: {len(request)} characters as JSON: must be at most {MOST_INPUT_CHARACTERS}, template included"
         )
     return request.encode()
-
-
-def _answer(request: bytes, seconds: float) -> dict[str, Any]:
-    # -P: the folder of the script, which is ours, has modules whose names others use too.
-    command = [sys.executable, "-P", str(Path(__file__).with_name("_chat_worker.py"))]
-    try:
-        result = subprocess.run(command, input=request, capture_output=True, timeout=seconds, check=False)
-    except subprocess.TimeoutExpired:
-        raise ArgumentError(f"chat template: was stopped after {seconds:g} seconds") from None
-    except OSError as error:
-        raise ArgumentError(f"chat template: {sys.executable} cannot be started: {error.strerror}") from error
-    try:
-        answer: dict[str, Any] = json.loads(result.stdout)
-    except ValueError:
-        said = result.stderr.decode(errors="replace").strip().splitlines()
-        reason = said[-1][:300] if said else f"exit code {result.returncode}"
-        raise ArgumentError(f"chat template: could not be rendered: {reason}") from None
-    return answer

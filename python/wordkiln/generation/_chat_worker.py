@@ -1,14 +1,16 @@
-"""Renders one chat template in a process of its own, which its caller may kill. Started as a script, by `_chat.py`.
+"""Renders chat templates in a process of its own, which its caller may kill. A script that `_chat_process.py` starts.
 
-Reads JSON from standard input (template, variables, most bytes of memory, most characters of text) and writes
-{"text": ...} or {"error": ...}. Knows nothing but jinja2: the sandbox stops a template's way out, the
-process what it may use up.
+Takes the most bytes of memory as its argument, and a line of JSON for each template from standard input (template,
+variables, most characters of text, most seconds); writes {"text": ...} or {"error": ...}, a line each, and dies of
+SIGALRM where the time is over. Knows nothing but jinja2: the sandbox stops a template's way out, the process what it
+may use up.
 """
 
 from __future__ import annotations
 
 import datetime
 import json
+import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -58,23 +60,35 @@ def render(template: str, variables: dict[str, Any]) -> str:
     return environment.from_string(template).render(**variables)
 
 
-def main() -> None:
-    """See above."""
-    request = json.load(sys.stdin)
-    limit_memory(request["memory"])
+def answer(request: dict[str, Any], memory: int) -> dict[str, str]:
+    """The text of a request's template, or what is wrong with it."""
+    # Whatever it is in the middle of then, the process ends: nothing here takes the signal.
+    signal.setitimer(signal.ITIMER_REAL, request["seconds"])
     try:
         text = render(request["template"], request["variables"])
-        most = request["characters"]
-        too_long = {"error": f"gives {len(text)} characters: must be at most {most}"}
-        answer = {"text": text} if len(text) <= most else too_long
     except MemoryError:
-        answer = {"error": f"takes more than {request['memory'] >> 20} MB of memory"}
+        return {"error": f"takes more than {memory >> 20} MB of memory"}
     except RecursionError:
-        answer = {"error": "calls itself too deeply"}
+        return {"error": "calls itself too deeply"}
     except Exception as error:  # whatever a template may raise is its author's to read
         line = getattr(error, "lineno", None)
-        answer = {"error": f"{type(error).__name__}{f' in line {line}' if line else ''}: {error}"[:1000]}
-    sys.stdout.write(json.dumps(answer))
+        return {"error": f"{type(error).__name__}{f' in line {line}' if line else ''}: {error}"[:1000]}
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    most = request["characters"]
+    return {"text": text} if len(text) <= most else {"error": f"gives {len(text)} characters: must be at most {most}"}
+
+
+def main() -> None:
+    """See above."""
+    import jinja2.ext
+    import jinja2.sandbox  # noqa: F401  (while nobody waits yet)
+
+    memory = int(sys.argv[1])
+    limit_memory(memory)
+    for line in sys.stdin:
+        sys.stdout.write(json.dumps(answer(json.loads(line), memory)) + "\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -65,12 +65,12 @@ def _load_decoder(path: Path, dtype: DType) -> LanguageModel:
 
     opened = open_model(path)
     return LanguageModel(
-        DecoderModel(opened.architecture, opened.source, dtype=dtype),
+        DecoderModel(opened.architecture, opened.source, dtype, opened.unused_ids),
         opened.tokenizer,
         end_ids=opened.architecture.eos_token_ids or None,
         beginning=[opened.bos_token_id] if opened.add_bos and opened.bos_token_id is not None else [],
-        banned_ids=opened.unused_ids,
         chat_template=opened.chat_template,
+        recommended=opened.generation,
     )
 
 

@@ -20,13 +20,15 @@ class LanguageModel(Writing, Chatting, Searching, Scoring):
         end_ids: tokens that end a text. Default: the model's `eos_token_id`, else the tokenizer's end-of-document
             token, else none.
         beginning: ids that every text begins with. Default: those that the tokenizer's file asks for (a BOS token).
-        banned_ids: ids that are never written, such as those of the model that the tokenizer has no token for.
         chat_template: Jinja, for `chat`. Default: the tokenizer's.
+        recommended: settings where a caller names none, such as those of generation_config.json
+            (docs/generation.md). Default: none.
 
     Attributes:
         model: see above.
         tokenizer: see above.
         end_ids: see above.
+        recommended: see above; may be changed.
         end_id: one of them, the token that a document ends with; or None.
 
     Raises:

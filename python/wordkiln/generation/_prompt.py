@@ -116,7 +116,6 @@ class RowMaker:
         tokenizer: TextTokenizer,
         reader: PromptReader,
         end_ids: frozenset[int],
-        banned_ids: tuple[int, ...],
         settings: Settings,
     ) -> None:
         self._model = model
@@ -124,7 +123,7 @@ class RowMaker:
         self._reader = reader
         self._settings = settings
         self._ending = Ending(settings.max_new_tokens, settings.stop, end_ids, settings.stop_ids)
-        self._params = self._sampling_params(banned_ids)
+        self._params = self._sampling_params()
         self._constraint = constraint_of(settings, tokenizer, end_ids)
 
     def of_text(self, text: str, seed: int, n: int = 1, name: str = "prompt") -> list[Row]:
@@ -150,13 +149,12 @@ class RowMaker:
         row.fail(str(error))
         return row
 
-    def _sampling_params(self, banned_ids: tuple[int, ...]) -> SamplingParams:
+    def _sampling_params(self) -> SamplingParams:
         """The settings of every row but for its seed."""
         settings, sampling = self._settings, self._settings.sampling
         return dataclasses.replace(
             sampling,
             bad_words_ids=[*sampling.bad_words_ids, *self._reader.words(settings.bad_words)],
-            banned_ids=(*banned_ids, *sampling.banned_ids),
             end_ids=sorted(self._ending.end_ids | self._ending.stop_ids),
             logprobs=settings.logprobs,
         )

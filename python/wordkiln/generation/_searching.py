@@ -6,9 +6,11 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypedDict, Unpack, overload
 
+from wordkiln.errors import Interrupted
 from wordkiln.generation._base import ModelBase
-from wordkiln.generation._beam import BeamParams, beam_search
+from wordkiln.generation._beam import BeamFinish, BeamParams, Hypothesis, beam_search
 from wordkiln.generation._prompt import constraint_of
+from wordkiln.generation._recommended import with_recommended
 from wordkiln.generation._settings import Settings, SpecialTokens, check_names
 
 
@@ -53,13 +55,13 @@ class BeamCompletion:
         text: without the prompt and the end token.
         ids: its tokens, the end token included.
         score: the sum of their natural log-probabilities, less what diversity cost, over len(ids)**length_penalty.
-        finish_reason: "end": the end token came; "length": max_new_tokens.
+        finish_reason: "end": the end token came; "length": max_new_tokens; "interrupted": Ctrl-C.
     """
 
     text: str
     ids: list[int]
     score: float
-    finish_reason: Literal["end", "length"]
+    finish_reason: BeamFinish
 
 
 class Searching(ModelBase):
@@ -89,14 +91,16 @@ class Searching(ModelBase):
         Raises:
             ArgumentError: a setting is unknown or out of its range; a prompt is as `generate` refuses it; the model
                 gave logits that cannot be searched.
+            Interrupted: Ctrl-C; `completions` is what would have been returned, of the texts as far as they go.
         """
-        given: dict[str, Any] = dict(settings)
-        check_names(given, BeamSettings.__annotations__.keys())
+        known = BeamSettings.__annotations__.keys()
+        check_names(settings, known)
+        given = with_recommended(settings, self.recommended, known)
         names = ("bad_words", "truncate", "special_tokens", "schema", "regex", "choices", "grammar")
         reading: dict[str, Any] = {name: given.pop(name) for name in names if name in given}
         checked = Settings.check(reading, self.model.vocab_size)
         prefix = given.pop("prefix", None)
-        bad_words = [*self._reader.words(checked.bad_words), *([token_id] for token_id in self._banned)]
+        bad_words = self._reader.words(checked.bad_words)
         params = BeamParams(end_ids=sorted(self.end_ids), bad_words=bad_words, **given)
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         rows = [
@@ -108,12 +112,18 @@ class Searching(ModelBase):
         if prefix is not None:
             ids = self._reader.encode("prefix", prefix, checked.special_tokens)
             params = dataclasses.replace(params, forced_prefix=[ids] * len(rows))
-        found = [
-            [BeamCompletion(self._text(text.ids), text.ids, text.score, text.finish_reason) for text in texts]
-            for texts in beam_search(self.model, rows, params, constraint_of(checked, self.tokenizer, self.end_ids))
-        ]
-        return found[0] if isinstance(prompt, str) else found
+        constraint = constraint_of(checked, self.tokenizer, self.end_ids)
 
-    def _text(self, ids: Sequence[int]) -> str:
+        def shown(found: list[list[Hypothesis]]) -> list[BeamCompletion] | list[list[BeamCompletion]]:
+            texts = [[self._completion(text) for text in one] for one in found]
+            return texts[0] if isinstance(prompt, str) else texts
+
+        try:
+            return shown(beam_search(self.model, rows, params, constraint))
+        except Interrupted as stop:
+            raise Interrupted(shown(stop.completions)) from None
+
+    def _completion(self, found: Hypothesis) -> BeamCompletion:
         decoder = self.tokenizer.decode_stream()
-        return "".join(decoder.push(token_id) for token_id in ids if token_id not in self.end_ids) + decoder.finish()
+        text = "".join(decoder.push(token_id) for token_id in found.ids if token_id not in self.end_ids)
+        return BeamCompletion(text + decoder.finish(), found.ids, found.score, found.finish_reason)

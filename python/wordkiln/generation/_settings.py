@@ -86,6 +86,9 @@ class GenerationSettings(SamplingSettings, total=False):
     special_tokens: SpecialTokens
 
 
+SETTING_NAMES = frozenset(SamplingSettings.__annotations__ | GenerationSettings.__annotations__)
+
+
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """`GenerationSettings`, checked; each has its value here. Of `sampling` the fields that a caller names."""
@@ -112,11 +115,10 @@ class Settings:
         Raises:
             ArgumentError: one is unknown, or out of its range.
         """
+        check_names(given, SETTING_NAMES)
         sampling_names = SamplingSettings.__annotations__.keys()
-        own_names = {field.name for field in dataclasses.fields(cls)} - {"sampling"}
-        check_names(given, sampling_names | own_names)
         sampling = SamplingParams(**{name: value for name, value in given.items() if name in sampling_names})
-        own = {name: value for name, value in given.items() if name in own_names}
+        own = {name: value for name, value in given.items() if name not in sampling_names}
         for name, check in _CHECKS.items():
             if name in own:
                 own[name] = check(name, own[name])

@@ -15,16 +15,21 @@ from wordkiln.runtime.architecture import Architecture
 FILE = "generation_config.json"
 _LIMIT = 2**20
 
-# Name -> least and greatest value.
+# Name -> least and greatest value, as `generation` takes them.
 _REALS = {
     "temperature": (0.0, 1e6),
     "top_p": (0.0, 1.0),
     "min_p": (0.0, 1.0),
     "typical_p": (0.0, 1.0),
     "repetition_penalty": (1e-6, 1e6),
-    "length_penalty": (-1e6, 1e6),
+    "length_penalty": (-16.0, 16.0),
 }
-_INTEGERS = {"top_k": 2**31 - 1, "max_new_tokens": 2**31 - 1, "num_beams": 2**16, "no_repeat_ngram_size": 2**16}
+_INTEGERS = {
+    "top_k": (0, 2**31 - 1),
+    "max_new_tokens": (1, 2**31 - 1),
+    "num_beams": (1, 1024),
+    "no_repeat_ngram_size": (0, 2**16),
+}
 _FLAGS = ("do_sample",)
 GENERATION_DEFAULTS = (*_REALS, *_INTEGERS, *_FLAGS)
 
@@ -47,7 +52,7 @@ def generation_defaults(directory: Path) -> dict[str, Any]:
             if name in _REALS:
                 found[name] = _checks.real(name, value, *_REALS[name])
             elif name in _INTEGERS:
-                found[name] = _checks.integer(name, value, 0, _INTEGERS[name])
+                found[name] = _checks.integer(name, value, *_INTEGERS[name])
             elif isinstance(value, bool):
                 found[name] = value
             else:

@@ -15,6 +15,7 @@ from wordkiln.errors import DependencyError, FormatError, PathError
 from wordkiln.interop import _gguf_blocks, _gguf_header
 from wordkiln.interop._layout import Shape, label
 from wordkiln.interop._safetensors import identity
+from wordkiln.runtime.architecture import EncodedMatrix
 
 
 class GgufFile:
@@ -48,6 +49,19 @@ class GgufFile:
 
     def read(self, name: str, index: tuple[slice, ...]) -> NDArray[Any]:
         """See `TensorFile`; `index` is of rows."""
+        encoding = self._tensors[name].encoding
+        array = self._bytes(name)
+        if array.ndim == 1:  # its bytes lie along the dimension that the index is of
+            return _decoded(array, encoding)[index]
+        return _decoded(array[index], encoding)
+
+    def encoded(self, name: str, rows: slice) -> EncodedMatrix | None:
+        """See `TensorFile`."""
+        encoding = _gguf_blocks.KERNELS.get(self._tensors[name].encoding)
+        return None if encoding is None else EncodedMatrix(self._bytes(name)[rows], encoding)
+
+    def _bytes(self, name: str) -> NDArray[np.uint8]:
+        """A tensor as a view of the file, [..., bytes of a row]."""
         tensor = self._tensors[name]
         values, width = _block(tensor.encoding)
         shape = (*tensor.shape[:-1], tensor.shape[-1] // values * width)
@@ -55,12 +69,9 @@ class GgufFile:
             with open(self._path, "rb") as file:
                 if identity(file.fileno()) != self._identity:
                     raise FormatError(f"{self._path}: has changed since it was opened")
-                array: NDArray[Any] = np.memmap(file, "u1", "r", tensor.begin, shape)
+                return np.asarray(np.memmap(file, "u1", "r", tensor.begin, shape))
         except OSError as error:
             raise PathError(f"{self._path}: cannot be read: {error.strerror or error}") from error
-        if len(shape) == 1:  # its bytes lie along the dimension that the index is of
-            return _decoded(np.asarray(array), tensor.encoding)[index]
-        return _decoded(np.asarray(array[index]), tensor.encoding)
 
     def check_dtypes(self, names: Iterable[str]) -> None:
         """Refuse those of `names` whose encoding `read` cannot read."""

@@ -51,6 +51,8 @@ class OpenedModel:
         Many models have more rows in their embedding than tokens, for speed.
         """
         known = self.tokenizer.vocabulary
+        if len(known) == self.architecture.vocab_size:
+            return ()
         return tuple(id for id in range(self.architecture.vocab_size) if id not in known)
 
 

@@ -16,12 +16,14 @@ from wordkiln._json_files import parse_json, read_json
 from wordkiln.errors import FormatError, PathError
 from wordkiln.interop._layout import Shape, label
 from wordkiln.models import _checks
+from wordkiln.runtime.architecture import EncodedMatrix, Encoding
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 
 # bfloat16, which numpy does not know, is read as its bits.
 _DTYPES = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+_ENCODINGS: dict[str, Encoding] = {"F16": "float16", "BF16": "bfloat16"}
 _HEADER_LIMIT = 2**25  # bytes; 1024 layers need about 2**20
 _INDEX_LIMIT = 2**25
 _MAX_SHARDS = 2**10
@@ -83,15 +85,24 @@ class SafetensorsFile:
 
     def read(self, name: str, index: tuple[slice, ...]) -> NDArray[Any]:
         """See `TensorFile`."""
+        return _widened(self._array(name)[index], self._entries[name].dtype)
+
+    def encoded(self, name: str, rows: slice) -> EncodedMatrix | None:
+        """See `TensorFile`."""
+        encoding = _ENCODINGS.get(self._entries[name].dtype)
+        return None if encoding is None else EncodedMatrix(self._array(name)[rows].view(np.uint8), encoding)
+
+    def _array(self, name: str) -> NDArray[Any]:
+        """A tensor as a view of the file."""
         entry = self._entries[name]
         try:
             with open(self.path, "rb") as file:
                 if identity(file.fileno()) != self._identity:
                     raise FormatError(f"{self.path}: has changed since it was opened")
-                array: NDArray[Any] = np.memmap(file, _DTYPES[entry.dtype], "r", self._start + entry.begin, entry.shape)
+                begin = self._start + entry.begin
+                return np.asarray(np.memmap(file, _DTYPES[entry.dtype], "r", begin, entry.shape))
         except OSError as error:
             raise PathError(f"{self.path}: cannot be read: {error.strerror or error}") from error
-        return _widened(array[index], entry.dtype)
 
     def check_dtypes(self, names: Iterable[str]) -> None:
         """Refuse those of `names` that `read` cannot read."""
@@ -117,6 +128,10 @@ class Sharded:
     def read(self, name: str, index: tuple[slice, ...]) -> NDArray[Any]:
         """See `TensorFile`."""
         return self._files[name].read(name, index)
+
+    def encoded(self, name: str, rows: slice) -> EncodedMatrix | None:
+        """See `TensorFile`."""
+        return self._files[name].encoded(name, rows)
 
     def check_dtypes(self, names: Iterable[str]) -> None:
         """See `SafetensorsFile`."""

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import collections
-import concurrent.futures
-import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wordkiln import _kernels
 from wordkiln._ids import checked_ids, checked_selection
 from wordkiln.errors import ArgumentError
 from wordkiln.runtime._kernel_calls import DType, check_dtype
+from wordkiln.runtime._packing import pack
 from wordkiln.runtime._pages import PagedState, PagePool
 from wordkiln.runtime.architecture import Architecture, TensorSource
 
 Array = NDArray[np.float32]
 Ids = NDArray[np.int64]
-Arrays = dict[str, Array]
 # Tokens of prompts that are read at once: bounds the memory of a call, and how long Ctrl-C waits.
 _CHUNK = 512
 
@@ -53,22 +49,34 @@ class DecoderModel:
         architecture: its shape.
         source: its weights; each is read once.
         dtype: of the weights in memory. "float32"; "bfloat16": rounded to nearest even, products and sums in float32;
-            "int8": 127 steps to either side of 0 with a scale for each 64 inputs of an output, and the inputs of each
-            product likewise. The cache is float32 beside float32 weights and else bfloat16. Default "float32".
+            "int8": 127 steps to either side of 0 with a scale for each 64 inputs of an output. The cache is float32
+            beside float32 weights and else bfloat16. Default "float32".
+        unused_ids: those that are no tokens, of an embedding with more rows than there are tokens: their logits are
+            -inf, and probabilities those among the others. Default none.
 
     Attributes:
         architecture: see above.
         dtype: see above.
 
     Raises:
-        ArgumentError: another dtype, or a weight that is not finite for "int8".
+        ArgumentError: another dtype, or a weight that is not finite for "int8"; an unused id is none of the model's,
+            or all are.
     """
 
-    def __init__(self, architecture: Architecture, source: TensorSource, dtype: DType = "float32") -> None:
+    def __init__(
+        self,
+        architecture: Architecture,
+        source: TensorSource,
+        dtype: DType = "float32",
+        unused_ids: Collection[int] = (),
+    ) -> None:
         check_dtype(dtype)
+        unused = np.unique(checked_ids("unused_ids", [*unused_ids, 0], architecture.vocab_size)[:-1])
+        if len(unused) == architecture.vocab_size:
+            raise ArgumentError("unused_ids: are all ids of the model")
         self.architecture = architecture
         self.dtype = dtype
-        self._native = _pack(architecture, source, dtype)
+        self._native = pack(architecture, source, dtype, unused)
         self._pool = PagePool(self._native.page_bytes)
 
     @property
@@ -260,84 +268,3 @@ def _groups(texts: list[Ids]) -> Iterator[list[Ids]]:
         group.append(text)
     if group:
         yield group
-
-
-def _pack(a: Architecture, source: TensorSource, dtype: DType) -> _kernels.Decoder:
-    native = _kernels.Decoder(
-        vocab=a.vocab_size,
-        hidden=a.hidden_size,
-        heads=a.num_heads,
-        kv_heads=a.num_kv_heads,
-        head_size=a.head_dim,
-        intermediate=a.intermediate_size,
-        norm=a.norm,
-        norm_eps=a.norm_eps,
-        activation=a.activation,
-        gated=a.gated,
-        qk_norm=a.qk_norm,
-        storage=dtype,
-    )
-    names = frozenset(source.names())
-    layers = (functools.partial(_layer_arrays, f"layers.{number}.", names, source) for number in range(a.num_layers))
-    arrays = _read_ahead([functools.partial(_end_arrays, a, names, source), *layers])
-    _give(native.set_ends, next(arrays), a.max_positions)
-    for window in a.windows:
-        _give(native.add_layer, next(arrays), window or 0)
-    return native
-
-
-def _give(to: Callable[[dict[str, int], int], None], arrays: Arrays, number: int) -> None:
-    """Hand over addresses; the arrays live through the call and no longer."""
-    to({name: array.ctypes.data for name, array in arrays.items()}, number)
-
-
-def _read_ahead(reads: Sequence[Callable[[], Arrays]]) -> Iterator[Arrays]:
-    """The results in turn, the next two being read meanwhile: a file may have to be widened."""
-    with concurrent.futures.ThreadPoolExecutor(2) as readers:
-        reading: collections.deque[concurrent.futures.Future[Arrays]] = collections.deque()
-        for read in reads:
-            reading.append(readers.submit(read))
-            if len(reading) > 2:
-                yield reading.popleft().result()
-        while reading:
-            yield reading.popleft().result()
-
-
-def _end_arrays(a: Architecture, names: frozenset[str], source: TensorSource) -> Arrays:
-    wanted = {"embedding": "embed.weight", "head": "head.weight", "norm": "norm.weight", "norm_bias": "norm.bias"}
-    if a.rope_frequencies is None:
-        wanted["positions"] = "positions.weight"
-    arrays = {key: _read(source, name) for key, name in wanted.items() if name in names}
-    if a.rope_frequencies is not None:
-        arrays["frequencies"] = np.array(a.rope_frequencies, np.float32)
-    return arrays
-
-
-def _layer_arrays(prefix: str, names: frozenset[str], source: TensorSource) -> Arrays:
-    def read(*parts: str) -> Array | None:
-        present = [_read(source, prefix + part) for part in parts if prefix + part in names]
-        return None if not present else present[0] if len(present) == 1 else np.concatenate(present)
-
-    arrays = {
-        "attention_norm": read("attention_norm.weight"),
-        "attention_norm_bias": read("attention_norm.bias"),
-        "qkv": read("q.weight", "k.weight", "v.weight"),
-        "qkv_bias": read("q.bias", "k.bias", "v.bias"),
-        "q_norm": read("q_norm.weight"),
-        "k_norm": read("k_norm.weight"),
-        "output": read("o.weight"),
-        "output_bias": read("o.bias"),
-        "mlp_norm": read("mlp_norm.weight"),
-        "mlp_norm_bias": read("mlp_norm.bias"),
-        "gate": read("gate.weight"),
-        "gate_bias": read("gate.bias"),
-        "up": read("up.weight"),
-        "up_bias": read("up.bias"),
-        "down": read("down.weight"),
-        "down_bias": read("down.bias"),
-    }
-    return {name: array for name, array in arrays.items() if array is not None}
-
-
-def _read(source: TensorSource, name: str) -> Array:
-    return np.ascontiguousarray(source.read(name), np.float32)

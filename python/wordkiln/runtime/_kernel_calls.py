@@ -24,51 +24,11 @@ def check_dtype(dtype: str) -> None:
         raise ArgumentError(f"dtype={dtype!r}: must be 'float32', 'bfloat16' or 'int8'")
 
 
-def recurrent(
-    kind: str, gates: Array, weight_hh: Array, bias_new: Array | None, h: Array, c: Array | None
-) -> tuple[Array, Array | None]:
-    """One recurrent layer over T steps.
-
-    Args:
-        kind: "lstm" (gates i, f, g, o), "gru" (r, z, n) or "tanh".
-        gates: [T, B, GH], the input's part of the gates with the biases; overwritten.
-        weight_hh: [GH, H].
-        bias_new: [H], of the GRU's new gate, behind its reset gate.
-        h: [B, H].
-        c: [B, H], of an LSTM.
-
-    Returns:
-        Outputs [T, B, H], and an LSTM's cells, as many.
-    """
-    steps, batch, _ = gates.shape
-    shape = (steps, batch, weight_hh.shape[1])
-    out = np.empty(shape, np.float32)
-    cells = np.empty_like(out) if kind == "lstm" else None
-    hidden_new = np.empty_like(out) if kind == "gru" else None
-    h, c = np.ascontiguousarray(h), None if c is None else np.ascontiguousarray(c)
-    _kernels.recurrent_forward(
-        "float32",
-        kind,
-        _address(gates),
-        _address(weight_hh),
-        bias_new=_address(bias_new),
-        h0=_address(h),
-        c0=_address(c),
-        lengths=0,
-        out=_address(out),
-        cells=_address(cells),
-        hidden_new=_address(hidden_new),
-        sizes=shape,
-        keep=True,
-    )
-    return out, cells
-
-
 class RecurrentStep:
     """One step of stacked recurrent layers on packed weights.
 
     Args:
-        kind: as for `recurrent`.
+        kind: "lstm" (gates i, f, g, o), "gru" (r, z, n) or "tanh".
         dtype: of the packed weights.
         layers: weight_ih [GH, I], weight_hh [GH, H], bias_ih and bias_hh [GH] of each.
     """

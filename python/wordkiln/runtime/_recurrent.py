@@ -46,38 +46,21 @@ def join(states: Sequence[RecurrentState]) -> RecurrentState:
 _KINDS = {"lstm": "lstm", "gru": "gru", "rnn": "tanh"}
 
 
-class _Layer:
-    """One layer's float32 weights, for whole sequences."""
-
-    def __init__(self, weights: dict[str, Array], number: int) -> None:
-        names = [f"model.rnn.{name}_l{number}" for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
-        self.arrays = tuple(np.ascontiguousarray(weights[name]) for name in names)
-        self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh = self.arrays
-
-    def read(self, kind: str, x: Array, h: Array, c: Array | None) -> tuple[Array, Array | None]:
-        """Outputs, and an LSTM's cells, of a sequence x [T, B, I] from h and c [B, H]: [T, B, H] each."""
-        bias, bias_new = self.bias_ih + self.bias_hh, None
-        if kind == "gru":  # torch's form: the reset gate stands behind the new gate's product and its bias
-            size = self.weight_hh.shape[1]
-            bias_new = np.ascontiguousarray(self.bias_hh[2 * size :])
-            bias[2 * size :] = self.bias_ih[2 * size :]
-        gates = x @ self.weight_ih.T + bias
-        return _kernel_calls.recurrent(_KINDS[kind], gates, self.weight_hh, bias_new, h, c)
-
-
 class Recurrent:
     """Embedding, stacked layers, and the projection to a tied embedding's width where there is one.
 
-    Steps run on packed weights of `dtype`. Prompts run over whole sequences on float32 weights, which are kept as well,
-    or with another dtype in steps, whose weights alone are kept.
+    Prompts are read in steps as well, of all rows together: the packed weights are the only ones that are kept.
     """
 
     def __init__(self, config: ModelConfig, weights: dict[str, Array], dtype: DType) -> None:
         self._config = config
         self._embedding = weights["model.embed_tokens.weight"]
-        layers = [_Layer(weights, number) for number in range(config.num_hidden_layers)]
-        self._step = _kernel_calls.RecurrentStep(_KINDS[config.kind], dtype, [layer.arrays for layer in layers])
-        self._layers = layers if dtype == "float32" else None
+        names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        layers = [
+            tuple(np.ascontiguousarray(weights[f"model.rnn.{name}_l{number}"]) for name in names)
+            for number in range(config.num_hidden_layers)
+        ]
+        self._step = _kernel_calls.RecurrentStep(_KINDS[config.kind], dtype, layers)
         self._projection = weights["model.projection.weight"] if has_projection(config) else None
 
     def prefill(self, ids: Ids, lengths: Ids) -> tuple[RecurrentState, Array]:
@@ -114,23 +97,13 @@ class Recurrent:
         Returns:
             The last layer's hidden states [T, B, hidden_size], where a row has that many ids.
         """
-        if self._layers is None:
-            return self._advance_in_steps(state, ids, lengths)
-        rows = np.flatnonzero(lengths > 0)
-        last = np.minimum(lengths[rows], ids.shape[1]) - 1
-        x = np.ascontiguousarray(self._embedding[ids.T])
-        for number, layer in enumerate(self._layers):
-            c = None if state.cells is None else state.cells[number]
-            x, cells = layer.read(self._config.kind, x, state.hidden[number], c)
-            state.hidden[number, rows] = x[last, rows]
-            if state.cells is not None and cells is not None:
-                state.cells[number, rows] = cells[last, rows]
-        return x
-
-    def _advance_in_steps(self, state: RecurrentState, ids: Ids, lengths: Ids) -> Array:
         out = np.zeros((ids.shape[1], len(ids), self._config.hidden_size), np.float32)
         for time in range(min(ids.shape[1], int(lengths.max()))):
             rows = np.flatnonzero(lengths > time)
+            if len(rows) == len(ids):
+                self._step(self._embedding[ids[:, time]], state.hidden, state.cells)
+                out[time] = state.hidden[-1]
+                continue
             some = state.select(rows.tolist())
             self._step(self._embedding[ids[rows, time]], some.hidden, some.cells)
             state.hidden[:, rows] = some.hidden

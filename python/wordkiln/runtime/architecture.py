@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +55,26 @@ class Architecture:
     eos_token_ids: tuple[int, ...] = ()
 
 
+Encoding = Literal["float32", "float16", "bfloat16", "q4_0", "q4_1", "q8_0"]
+
+
+class EncodedMatrix(NamedTuple):
+    """A matrix as it lies in a file (csrc/include/wordkiln/encoding.h).
+
+    Attributes:
+        rows: [outputs, bytes of a row], C-contiguous, perhaps a read-only view of the file; float32 aligned.
+        encoding: of each row.
+    """
+
+    rows: NDArray[np.uint8]
+    encoding: Encoding
+
+    @classmethod
+    def plain(cls, array: NDArray[np.float32]) -> EncodedMatrix:
+        """Of float32 [outputs, inputs]."""
+        return cls(np.require(array, np.float32, ["C_CONTIGUOUS", "ALIGNED"]).view(np.uint8), "float32")
+
+
 class TensorSource(Protocol):
     """The weights of one decoder, by these names, [outputs, inputs] each (biases where the file has them):
 
@@ -71,5 +91,9 @@ class TensorSource(Protocol):
         ...
 
     def read(self, name: str) -> NDArray[np.float32]:
-        """One of them, as float32: C-contiguous, perhaps a read-only view of the file."""
+        """One of them as float32, C-contiguous, perhaps a read-only view of the file."""
+        ...
+
+    def encoded(self, name: str) -> EncodedMatrix:
+        """A matrix as it lies in the file where the kernels know its encoding, else as float32."""
         ...

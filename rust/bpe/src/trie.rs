@@ -136,6 +136,8 @@ struct Places {
     before: Vec<u32>,
     after: Vec<u32>,
     is_base: Vec<bool>,
+    /// Where the search for a single child's place goes on; 0: from the oldest.
+    next: u32,
 }
 
 impl Places {
@@ -159,6 +161,9 @@ impl Places {
 
     fn take(&mut self, place: usize) {
         let (before, after) = (self.before[place], self.after[place]);
+        if self.next as usize == place {
+            self.next = after;
+        }
         self.after[before as usize] = after;
         self.before[after as usize] = before;
     }
@@ -170,19 +175,24 @@ impl Places {
     /// A base that no node has, with a free place for each of `bytes`.
     fn base_for<T>(&mut self, bytes: &[(u8, T, T)]) -> usize {
         let first = usize::from(bytes[0].0);
-        // A single child fits nearly anywhere, so it takes the oldest free place; several fit where most is free.
-        let next = if bytes.len() == 1 { &self.after } else { &self.before };
-        let mut place = next[0] as usize;
+        // A single child fits nearly anywhere, so it goes round the ring from where the last one was put: from the oldest
+        // place it would pass those whose bases are taken each time. Several fit where most is free.
+        let is_single = bytes.len() == 1;
+        let mut place = if is_single { self.next } else { self.before[0] } as usize;
         for _ in 0..MOST_TRIES {
-            if place == 0 {
-                break;
-            }
             let base = place ^ first;
-            if !self.is_base[base] && bytes.iter().all(|(byte, ..)| self.is_free(base ^ usize::from(*byte))) {
+            if place == 0 {
+                if !is_single {
+                    break;
+                }
+            } else if !self.is_base[base] && bytes.iter().all(|(byte, ..)| self.is_free(base ^ usize::from(*byte))) {
+                if is_single {
+                    self.next = place as u32;
+                }
                 self.is_base[base] = true;
                 return base;
             }
-            place = next[place] as usize;
+            place = if is_single { self.after[place] } else { self.before[place] } as usize;
         }
         let base = self.nodes.len();
         self.add_block();

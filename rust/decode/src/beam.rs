@@ -15,7 +15,7 @@ pub use error::BeamError;
 pub use params::{BeamParams, EarlyStopping, MAX_BEAMS, MAX_END_IDS};
 
 use bans::Bans;
-use group::{Ended, Group, Rows, Workspace};
+use group::{Group, Rows, Workspace};
 use history::{History, Node};
 use params::check_ids;
 use row::Row;
@@ -32,8 +32,19 @@ pub struct Hypothesis {
     pub ids: Vec<u32>,
     /// The sum of their log-probabilities, less diversity penalties, over the power of their number.
     pub score: f64,
-    /// Whether an end token ended it; else its length did.
-    pub by_end_id: bool,
+    /// Why it is over.
+    pub finish: Finish,
+}
+
+/// Why a text of a search is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finish {
+    /// An end token ended it.
+    End,
+    /// It has as many tokens as it may.
+    Length,
+    /// It is not: the search was looked at while it went on.
+    Running,
 }
 
 /// Searches the most probable texts of a batch of prompts.
@@ -140,8 +151,34 @@ impl BeamSearch {
     /// The texts of each prompt, the best first: at most `num_return`, fewer where the search found fewer.
     #[must_use]
     pub fn hypotheses(&self) -> Vec<Vec<Hypothesis>> {
-        let groups = self.groups.chunks(self.params.num_beam_groups);
-        groups.map(|groups| best_of(groups, self.params.num_return, &self.history)).collect()
+        self.best(false)
+    }
+
+    /// As [`hypotheses`](Self::hypotheses) while the search goes on: texts that run count as if they were over.
+    #[must_use]
+    pub fn hypotheses_so_far(&self) -> Vec<Vec<Hypothesis>> {
+        self.best(true)
+    }
+
+    fn best(&self, running_too: bool) -> Vec<Vec<Hypothesis>> {
+        let counts = running_too && self.written > 0;
+        let of_prompt = |groups: &[Group]| {
+            let running = groups.iter().flat_map(|group| &group.beams).filter(|_| counts);
+            let running = running.map(|beam| (beam.node, self.params.score(beam.sum, self.written), Finish::Running));
+            let finish = |by_end_id| if by_end_id { Finish::End } else { Finish::Length };
+            let ended = groups.iter().flat_map(|group| &group.ended);
+            let ended = ended.map(|text| (text.node, text.score, finish(text.by_end_id)));
+            let mut texts: Vec<(Node, f64, Finish)> = ended.chain(running).collect();
+            texts.sort_by(|a, b| b.1.total_cmp(&a.1));
+            texts.truncate(self.params.num_return);
+            let texts = texts.into_iter().map(|(node, score, finish)| {
+                let mut ids: Vec<u32> = self.history.backwards(node).collect();
+                ids.reverse();
+                Hypothesis { ids, score, finish }
+            });
+            texts.collect()
+        };
+        self.groups.chunks(self.params.num_beam_groups).map(of_prompt).collect()
     }
 
     fn read(&mut self, logits: &[f32], masks: Option<(&[u32], usize)>) {
@@ -184,17 +221,6 @@ impl BeamSearch {
             }
         }
     }
-}
-
-fn best_of(groups: &[Group], count: usize, history: &History) -> Vec<Hypothesis> {
-    let mut ended: Vec<&Ended> = groups.iter().flat_map(|group| &group.ended).collect();
-    ended.sort_by(|a, b| b.score.total_cmp(&a.score));
-    let texts = ended.into_iter().take(count).map(|text| {
-        let mut ids: Vec<u32> = history.backwards(text.node).collect();
-        ids.reverse();
-        Hypothesis { ids, score: text.score, by_end_id: text.by_end_id }
-    });
-    texts.collect()
 }
 
 fn check_prefixes(

@@ -16,7 +16,7 @@ mod row;
 mod sampler;
 mod stages;
 
-pub use beam::{BeamError, BeamParams, BeamSearch, EarlyStopping, Hypothesis};
+pub use beam::{BeamError, BeamParams, BeamSearch, EarlyStopping, Finish, Hypothesis};
 pub use error::{Fault, SamplerError};
 pub use logits::Logits;
 pub use params::SamplingParams;

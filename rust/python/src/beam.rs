@@ -115,10 +115,18 @@ impl BeamSearch {
         self.with(|search| search.rows())
     }
 
-    /// For each prompt its texts: ids, score, whether an end token ended it.
-    fn hypotheses(&self, py: Python<'_>) -> Vec<Vec<(Vec<u32>, f64, bool)>> {
-        let texts = py.detach(|| self.with(|search| search.hypotheses()));
-        let plain = |text: decode::Hypothesis| (text.ids, text.score, text.by_end_id);
+    /// For each prompt its texts: ids, score, why it is over; those that run as well where they are to count.
+    fn hypotheses(&self, py: Python<'_>, running: bool) -> Vec<Vec<(Vec<u32>, f64, &'static str)>> {
+        let texts =
+            py.detach(|| self.with(|search| if running { search.hypotheses_so_far() } else { search.hypotheses() }));
+        let plain = |text: decode::Hypothesis| {
+            let reason = match text.finish {
+                decode::Finish::End => "end",
+                decode::Finish::Length => "length",
+                decode::Finish::Running => "interrupted",
+            };
+            (text.ids, text.score, reason)
+        };
         texts.into_iter().map(|texts| texts.into_iter().map(plain).collect()).collect()
     }
 }

@@ -1,53 +1,55 @@
 //! Constraints of `rust/decode`: a tokenizer's vocabulary, and where texts stand in their grammars.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use numpy::{PyReadwriteArray2, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 use wordkiln_decode::constraint::{self, ConstraintError, Grammar};
 
 use crate::errors::ArgumentError;
-use crate::threads;
+use crate::{interrupt, threads};
 
 fn argument_error(error: ConstraintError) -> PyErr {
     ArgumentError::new_err(error.to_string())
 }
 
 #[pyclass(module = "wordkiln._rust", frozen)]
-struct ConstraintVocabulary(constraint::Vocabulary);
+struct ConstraintVocabulary(Arc<constraint::Vocabulary>);
 
 #[pymethods]
 impl ConstraintVocabulary {
     #[new]
     fn new(py: Python<'_>, tokens: Vec<Option<Vec<u8>>>, special: Vec<u32>, end_ids: Vec<u32>) -> PyResult<Self> {
         let vocabulary = py.detach(|| constraint::Vocabulary::new(tokens, &special, &end_ids));
-        vocabulary.map(Self).map_err(argument_error)
+        vocabulary.map(|vocabulary| Self(Arc::new(vocabulary))).map_err(argument_error)
     }
 
     /// A matcher for JSON of a schema, given as text.
     fn schema(&self, py: Python<'_>, text: String) -> PyResult<ConstraintMatcher> {
-        self.compile(py, &Grammar::Schema(text))
+        self.compile(py, Grammar::Schema(text))
     }
 
     /// A matcher for a regular expression.
     fn regex(&self, py: Python<'_>, text: String) -> PyResult<ConstraintMatcher> {
-        self.compile(py, &Grammar::Regex(text))
+        self.compile(py, Grammar::Regex(text))
     }
 
     /// A matcher for one of some texts.
     fn choices(&self, py: Python<'_>, texts: Vec<String>) -> PyResult<ConstraintMatcher> {
-        self.compile(py, &Grammar::Choices(texts))
+        self.compile(py, Grammar::Choices(texts))
     }
 
     /// A matcher for a Lark grammar.
     fn grammar(&self, py: Python<'_>, text: String) -> PyResult<ConstraintMatcher> {
-        self.compile(py, &Grammar::Lark(text))
+        self.compile(py, Grammar::Lark(text))
     }
 }
 
 impl ConstraintVocabulary {
-    fn compile(&self, py: Python<'_>, grammar: &Grammar) -> PyResult<ConstraintMatcher> {
-        let matcher = py.detach(|| self.0.compile(grammar));
+    /// llguidance cannot be told to stop: after Ctrl-C it goes on by itself to its end, which its limits bound.
+    fn compile(&self, py: Python<'_>, grammar: Grammar) -> PyResult<ConstraintMatcher> {
+        let vocabulary = Arc::clone(&self.0);
+        let matcher = interrupt::abandon(py, move || vocabulary.compile(&grammar))?;
         matcher.map(ConstraintMatcher::of).map_err(argument_error)
     }
 }

@@ -51,3 +51,22 @@ pub fn run<R: Send>(
         }
     })
 }
+
+/// Runs `work`, which nothing can stop, without the GIL on a thread of its own, while this one answers signals: after an
+/// error of theirs `work` goes on unseen.
+pub fn abandon<R: Send + 'static>(py: Python<'_>, work: impl FnOnce() -> R + Send + 'static) -> PyResult<R> {
+    let (sender, mut receiver) = sync_channel(1);
+    // Nobody waits for the result after a signal: then there is nobody to send it to.
+    thread::Builder::new().name("wordkiln".into()).spawn(move || sender.send(work()).unwrap_or_default())?;
+    loop {
+        let (waited, returned) = py.detach(move || (receiver.recv_timeout(POLL), receiver));
+        receiver = returned;
+        match waited {
+            Ok(result) => return Ok(result),
+            Err(RecvTimeoutError::Timeout) => py.check_signals()?,
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(PyRuntimeError::new_err("internal error: a native thread panicked"));
+            }
+        }
+    }
+}

@@ -3,6 +3,7 @@
 mod beam;
 mod constraint;
 mod errors;
+mod gguf;
 mod interrupt;
 mod ints;
 mod sampler;
@@ -20,6 +21,7 @@ fn _rust(m: &Bound<'_, PyModule>) -> PyResult<()> {
     sampler::register(m)?;
     beam::register(m)?;
     constraint::register(m)?;
+    gguf::register(m)?;
     tokenizer::register(m)?;
     tokenizer_tables::register(m)?;
     tokenizer_train::register(m)
