@@ -10,9 +10,11 @@ import wordkiln
 TESTS = [
     "tests/kernels/test_bindings.py",
     "tests/kernels/test_recurrent_step.py",
+    "tests/kernels/test_shapes.py",
     "tests/ops",
     "tests/nn",
     "tests/runtime/test_decoder.py",
+    "tests/runtime/test_encodings.py",
     "tests/runtime/test_kernel_calls.py",
     "tests/runtime/test_recurrent_model.py",
 ]
