@@ -13,6 +13,7 @@ TESTS = [
     "tests/ops",
     "tests/nn",
     "tests/runtime/test_decoder.py",
+    "tests/runtime/test_encodings.py",
     "tests/runtime/test_kernel_calls.py",
     "tests/runtime/test_recurrent_model.py",
 ]
