@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 import wordkiln as wk
@@ -36,6 +37,26 @@ def test_rows_without_a_token_are_never_chosen(make_tiny):
     assert max(tiny.logits(row).argmax(-1).max() for row in rows) >= 300, "transformers would choose one"
 
 
+def test_rows_without_a_token_have_no_probability(make_tiny):
+    """Probabilities are those among the 300 tokens, wherever a model tells them."""
+    tiny = make_tiny("llama-padded")
+    model = wk.load(tiny.directory)
+    prompt = "the quick 明月"
+    ids = model.tokenizer.encode(prompt)
+    logits = np.asarray(tiny.logits(ids), np.float64)[:, :300]
+    wanted = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    found = model.next_tokens(prompt, k=320)
+    assert len(found) == 300
+    assert sum(token.probability for token in found) == pytest.approx(1)
+    # The logits themselves are within 1e-4 of transformers'.
+    np.testing.assert_allclose([token.logprob for token in found], wanted[-1, [token.id for token in found]], atol=1e-3)
+    np.testing.assert_allclose(model.model.score([ids])[0], wanted[np.arange(len(ids) - 1), ids[1:]], atol=1e-3)
+    (first,) = model.generate(prompt, max_new_tokens=1, temperature=0).logprobs
+    assert first == pytest.approx(found[0].logprob, abs=1e-5)
+    (best,) = model.beam(prompt, num_beams=1, max_new_tokens=1)
+    assert best.score == pytest.approx(found[0].logprob, abs=1e-5)
+
+
 def test_smollm2_names_paris(smollm2):
     model = wk.load(smollm2.parent)
     assert "Paris" in model.generate("The capital of France is", max_new_tokens=2, temperature=0).text
@@ -57,7 +78,7 @@ def test_settings_of_the_files_reach_the_model(copy):
     assert (opened.architecture.eos_token_ids, opened.generation) == ((7, 299), {"temperature": 0.5})
     assert opened.unused_ids == tuple(range(300, 320))
     model = wk.load(directory)
-    assert model.end_ids == {7, 299}
+    assert (model.end_ids, model.recommended) == ({7, 299}, {"temperature": 0.5})
 
 
 def test_what_the_tokenizers_file_puts_before_a_text_is_told(copy):
