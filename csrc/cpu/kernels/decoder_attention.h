@@ -15,6 +15,7 @@ namespace {
 
 constexpr int64_t kPageKeys = kDecoderPageKeys;
 constexpr int64_t kQueryRows = 24;  // of an item: a page is read once for so many
+constexpr int64_t kSlice = 16;      // of a page's product
 constexpr float kLog2OfE = 1.44269504088896341f;
 
 // Where things lie in a page: for each layer and key head the keys, then the values.
@@ -41,6 +42,17 @@ class DecoderAttention {
         tokens_(group_ >= kQueryRows ? 1 : (tiled_ ? kTileRowsAtOnce : kQueryRows) / group_),
         rows_(tiled_ ? kTileRowsAtOnce : tokens_ * group_) {}
 
+  // Where a token's attention begins and where its key and value go: what a step finds in no near cache. Asked for
+  // while weights are read, it is there in time.
+  void ask_ahead(int64_t layer, int64_t window, int64_t row, int64_t position, int64_t kv_head) const {
+    const int64_t first = first_key(window, position) / kPageKeys, last = position / kPageKeys;
+    const E* keys = page(layer, row, last, kv_head) + position % kPageKeys;
+    for (int64_t d = 0; d < layout_.head_size; ++d) __builtin_prefetch(keys + d * kPageKeys, 1, 2);
+    if (first == last) return;
+    const char* begin = reinterpret_cast<const char*>(page(layer, row, first, kv_head));
+    for (int64_t i = 0; i < page_bytes(); i += 64) __builtin_prefetch(begin + i, 0, 2);
+  }
+
   // Floats that an item needs.
   int64_t scratch() const {
     return rows_ * (layout_.head_size + layout_.value_width + kPageKeys + 2) +
@@ -52,7 +64,11 @@ class DecoderAttention {
              const float* value) const {
     E* keys = page(layer, row, position / kPageKeys, kv_head);
     const int64_t slot = position % kPageKeys, size = layout_.head_size, width = layout_.value_width;
-    for (int64_t d = 0; d < size; ++d) store(keys + d * kPageKeys + slot, broadcast(key[d]), 1);
+    for_vectors<float>(0, size, [&](int64_t d, int lanes) {
+      E part[kLanes<float>];
+      store(part, load(key + d, lanes));
+      for (int i = 0; i < lanes; ++i) keys[(d + i) * kPageKeys + slot] = part[i];
+    });
     E* values = keys + size * kPageKeys + slot * width;
     for_vectors<float>(0, size, [&](int64_t d, int lanes) { store(values + d, load(value + d, lanes)); });
   }
@@ -91,6 +107,25 @@ class DecoderAttention {
     return data + layer * layout_.layer_elements + kv_head * layout_.head_elements;
   }
 
+  int64_t page_bytes() const { return layout_.head_elements * static_cast<int64_t>(sizeof(E)); }
+
+  static int64_t first_key(int64_t window, int64_t position) {
+    return window > 0 && position >= window ? position - window + 1 : 0;
+  }
+
+  // As `multiply`, and by the way half of the next page is asked for, if there is one: pages lie apart, and the
+  // processor does not find the next by itself.
+  void multiply_slices(int64_t rows, int64_t columns, int64_t depth, const float* a, int64_t a_row, const E* b,
+                       int64_t b_row, float* out, int64_t out_row, bool accumulate, const char* next) const {
+    const int64_t share = page_bytes() / 2 * kSlice / depth;
+    for (int64_t k = 0; k < depth; k += kSlice) {
+      for (int64_t i = 0; next != nullptr && i < share; i += 64) __builtin_prefetch(next + i);
+      if (next != nullptr) next += share;
+      multiply<float, E>(rows, columns, depth - k < kSlice ? depth - k : kSlice, {a + k, a_row, 1}, b + k * b_row,
+                         b_row, out, out_row, accumulate || k > 0);
+    }
+  }
+
   // The tokens' query heads of one key head are the rows of two products for each page.
   template <bool kTiled>
   void run_item(int64_t layer, int64_t window, int64_t row, int64_t kv_head, Range tokens, const float* q,
@@ -109,15 +144,16 @@ class DecoderAttention {
       r.highest[i] = -__builtin_inff();
       r.total[i] = 0;
     }
-    const int64_t first_key = window > 0 && position >= window ? position - window + 1 : 0;
-    for (int64_t p = first_key / kPageKeys; p * kPageKeys < position + count; ++p) {
+    for (int64_t p = first_key(window, position) / kPageKeys; p * kPageKeys < position + count; ++p) {
       const E* keys = page(layer, row, p, kv_head);
+      const bool more = (p + 1) * kPageKeys < position + count;
+      const char* next = more ? reinterpret_cast<const char*>(page(layer, row, p + 1, kv_head)) : nullptr;
       const int64_t before = position + count - p * kPageKeys, seen = before < kPageKeys ? before : kPageKeys;
       const int64_t wide = (seen + kLanes<float> - 1) / kLanes<float> * kLanes<float>;
       if constexpr (kTiled) {
         score_page(tiles, keys, size, r.scores);
       } else {
-        multiply<float, E>(rows, wide, size, {r.q, size, 1}, keys, kPageKeys, r.scores, kPageKeys, false);
+        multiply_slices(rows, wide, size, r.q, size, keys, kPageKeys, r.scores, kPageKeys, false, next);
       }
       for (int64_t i = 0; i < rows; ++i) {
         const int64_t at = position + i / group_, begin = window > 0 && at >= window ? at - window + 1 : 0;
@@ -127,7 +163,8 @@ class DecoderAttention {
       if constexpr (kTiled) {
         add_page(tiles, values, seen, width, r.scores, rows, r.out);
       } else {
-        multiply<float, E>(rows, width, seen, {r.scores, kPageKeys, 1}, values, width, r.out, width, true);
+        const char* half = next == nullptr ? nullptr : next + page_bytes() / 2;
+        multiply_slices(rows, width, seen, r.scores, kPageKeys, values, width, r.out, width, true, half);
       }
     }
     for (int64_t i = 0; i < rows; ++i) {
