@@ -61,8 +61,8 @@ class DecoderPass {
         tokens_(run.offsets[run.rows]),
         q_size_(shape_.heads * shape_.head_size),
         qkv_size_(q_size_ + 2 * shape_.kv_heads * shape_.head_size),
-        single_(!run.prompt && tokens_ == run.rows && has_single_tokens(run)),
-        attention_(shape_, run) {
+        attention_(shape_, run),
+        single_(!run.prompt && has_single_tokens(run) && attention_.parts() == 1) {
     lay_out(nullptr, threads);
   }
 
@@ -87,6 +87,7 @@ class DecoderPass {
     target_logits_ = parts.template take<float>(run_.count);
     highest_ = parts.template take<float>(run_.count * threads);
     totals_ = parts.template take<double>(run_.count * threads);
+    parts_ = parts.template take<float>(attention_.shared());
     const int64_t shared = parts.used();
     Parts own(memory);
     own.template take<char>(shared);
@@ -134,7 +135,7 @@ class DecoderPass {
   };
 
   static bool has_single_tokens(const DecoderRun& run) {
-    for (int64_t row = 0; row < run.rows; ++row) {
+    for (int64_t row = 0; row <= run.rows; ++row) {
       if (run.offsets[row] != row) return false;
     }
     return true;
@@ -285,7 +286,14 @@ class DecoderPass {
     place_heads(team, layer, number);
     // A step's heads stay with their threads: nobody waits for another's.
     if (!single_) barrier_.wait(team.threads);
-    attention_.run(number, layer.window, qkv_, qkv_size_, attended_, team.scratch, units_of(team));
+    if (attention_.parts() == 1) {
+      attention_.run(number, layer.window, qkv_, qkv_size_, attended_, team.scratch, units_of(team));
+    } else {
+      attention_.run_parts(number, layer.window, qkv_, qkv_size_, team.scratch, parts_, team.thread, team.threads);
+      barrier_.wait(team.threads);
+      const Range heads = split(tokens_ * shape_.kv_heads, team.thread, team.threads);
+      attention_.join_heads(layer.window, heads, parts_, attended_, team.scratch);
+    }
     meet(team, layer.output, 1);
     const auto attended = [this](int64_t i) { return attended_ + i * q_size_; };
     product(team, layer.output, prepare(team, tokens_, q_size_, nullptr, attended), x_, true);
@@ -414,13 +422,13 @@ class DecoderPass {
   const DecoderShape& shape_;
   const DecoderRun& run_;
   int64_t tokens_, q_size_, qkv_size_;
-  bool single_;  // a step: each row has one token
   DecoderAttention<E, kAmx> attention_;
+  bool single_;  // a step, each row with one token, whose key heads stay with one thread
   SpinBarrier barrier_;
   char* memory_ = nullptr;
   int64_t bytes_ = 0, shared_ = 0, private_ = 0;
   int64_t* row_of_;
-  float *cos_, *sin_, *x_, *qkv_, *attended_, *mlp_, *normed_, *target_logits_, *highest_;
+  float *cos_, *sin_, *x_, *qkv_, *attended_, *mlp_, *normed_, *target_logits_, *highest_, *parts_;
   uint16_t* halves_;
   double* totals_;
   int64_t* taken_;  // [pieces]: units of the shared work that threads have taken
