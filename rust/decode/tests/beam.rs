@@ -89,7 +89,7 @@ fn masks_let_nothing_else_come() {
     let even = [0x5555_5555, 0x5555_5555, 0x5555_5555];
     for step in 0..3 {
         let logits = logits(step, search.rows(), 70);
-        search.step(&logits, Some(&even.repeat(search.rows()))).unwrap();
+        search.step(&logits, Some(&even.repeat(search.rows())), None).unwrap();
     }
     let ids: Vec<u32> = search.hypotheses().concat().into_iter().flat_map(|text| text.ids).collect();
     assert!(ids.len() == 6 && ids.iter().all(|id| id % 2 == 0), "{ids:?}");
