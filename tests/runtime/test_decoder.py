@@ -103,13 +103,14 @@ def test_a_row_does_not_depend_on_the_others(name, dtype):
     assert len(together) == len(prompts)
 
 
+@pytest.mark.parametrize(("begun", "length"), [(1, 80), (250, 262), (508, 518)])  # 256 keys are a part of attention's
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_stepping_is_reading(name):
+def test_stepping_is_reading(name, begun, length):
     """With float32 weights bit for bit; with others the tile unit may round a prompt's inputs."""
-    (text,) = texts(80)
+    (text,) = texts(length)
     whole = model(name).begin([text])[1]
-    state, logits = model(name).begin([text[:1]])
-    for id in text[1:]:
+    state, logits = model(name).begin([text[:begun]])
+    for id in text[begun:]:
         logits = model(name).step(state, [id])
     assert np.array_equal(logits, whole)
 
@@ -120,14 +121,15 @@ def test_the_number_of_threads_changes_nothing():
     try:
         for threads in (1, 2, 3, 5):
             _kernels.set_num_threads(threads)
-            for name in ("llama", "wide"):
+            for name in ("llama", "wide", "window"):
                 decoder = decoders.model(name)
-                state, logits = decoder.begin(texts(100, 7))
-                found.append(np.concatenate([logits, decoder.step(state, [1, 2])]))
+                for prompts in (texts(100, 7), texts(100, 7, 600)):  # the last one's keys are cut over the threads
+                    state, logits = decoder.begin(prompts)
+                    found.append(np.concatenate([logits, decoder.step(state, range(len(prompts)))]))
     finally:
         _kernels.set_num_threads(before)
     for i, result in enumerate(found):
-        assert np.array_equal(result, found[i % 2])
+        assert np.array_equal(result, found[i % 6])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

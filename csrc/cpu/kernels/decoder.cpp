@@ -15,6 +15,9 @@ constexpr int64_t kPrivateRows = 4;
 // Rows of a prompt that are one unit of a product, and pieces of a layer's work that threads share by units: four
 // products and attention.
 constexpr int64_t kBlockRows = 256, kPieces = 5;
+// What a thread asks for while it waits: a part of its second cache; so many lines between two looks at the others.
+constexpr int64_t kMostAhead = 256 << 10;
+constexpr int kLinesAtOnce = 8;
 
 int64_t page_bytes(const DecoderShape& shape, LinearStorage storage, int64_t layers) {
   return layers * PageLayout(shape).layer_elements * (storage == LinearStorage::kFloat32 ? 4 : 2);
@@ -31,7 +34,8 @@ class DecoderPass {
         tokens_(run.offsets[run.rows]),
         q_size_(shape_.heads * shape_.head_size),
         qkv_size_(q_size_ + 2 * shape_.kv_heads * shape_.head_size),
-        attention_(shape_, run) {
+        attention_(shape_, run),
+        single_(!run.prompt && has_single_tokens(run) && attention_.parts() == 1) {
     lay_out(nullptr, threads);
   }
 
@@ -56,6 +60,7 @@ class DecoderPass {
     target_logits_ = parts.template take<float>(run_.count);
     highest_ = parts.template take<float>(run_.count * threads);
     totals_ = parts.template take<double>(run_.count * threads);
+    parts_ = parts.template take<float>(attention_.shared());
     const int64_t shared = parts.used();
     Parts own(memory);
     own.template take<char>(shared);
@@ -82,12 +87,12 @@ class DecoderPass {
     team.scratch = own.template take<float>(attention_.scratch());
     begin(team);
     for (int64_t layer = 0; layer < view_.count; ++layer) {
-      barrier_.wait(threads);
+      meet(team, view_.layers[layer].qkv, 1);
       attend(team, layer);
-      barrier_.wait(threads);
+      meet(team, view_.layers[layer].up, shape_.gated ? 2 : 1);
       feed_forward(team, view_.layers[layer]);
     }
-    barrier_.wait(threads);
+    meet(team, view_.head, 1);
     if (run_.count > 0) finish(team);
   }
 
@@ -101,6 +106,13 @@ class DecoderPass {
     float* panel;     // [rows, kPanelWidth]
     float* scratch;   // of attention
   };
+
+  static bool has_single_tokens(const DecoderRun& run) {
+    for (int64_t row = 0; row <= run.rows; ++row) {
+      if (run.offsets[row] != row) return false;
+    }
+    return true;
+  }
 
   static int64_t largest_of(int64_t a, int64_t b, int64_t c) { return a > b ? (a > c ? a : c) : (b > c ? b : c); }
 
@@ -205,6 +217,22 @@ class DecoderPass {
     }
   }
 
+  // Meets the others behind one product; in a step it asks meanwhile for its part of the next one's weights, outputs by
+  // `multiple` vectors.
+  void meet(const Team& team, const DecoderMatrix& next, int64_t multiple) {
+    if (run_.prompt) return barrier_.wait(team.threads);
+    const Range mine = split(vectors_of(next.outputs) / multiple, team.thread, team.threads);
+    const int64_t panel = panel_bytes(view_.storage, next.inputs);
+    const char* at = next.packed + mine.begin * multiple / kTileVectors * panel;
+    const int64_t bytes = (mine.end - mine.begin) * multiple * panel / kTileVectors;
+    const char* const end = at + (bytes < kMostAhead ? bytes : kMostAhead);
+    barrier_.wait(team.threads, [&at, end] {
+      if (at >= end) return false;
+      for (int line = 0; line < kLinesAtOnce; ++line, at += 64) __builtin_prefetch(at, 0, 2);
+      return true;
+    });
+  }
+
   // out[N, outputs] (+)= rows times m, and its bias.
   void product(Team& team, const DecoderMatrix& m, const LinearRows& rows, float* out, bool accumulate) {
     for_my_parts(team, tokens_, vectors_of(m.outputs), 1, [&](const Part& part) {
@@ -222,11 +250,34 @@ class DecoderPass {
   void attend(Team& team, int64_t number) {
     const DecoderLayerView& layer = view_.layers[number];
     const auto x = [this](int64_t i) { return x_ + i * shape_.hidden; };
+    for (int64_t item = team.thread; single_ && item < tokens_ * shape_.kv_heads; item += team.threads) {
+      const int64_t row = item / shape_.kv_heads;
+      attention_.ask_ahead(number, layer.window, row, run_.starts[row], item % shape_.kv_heads);
+    }
     product(team, layer.qkv, prepare(team, tokens_, shape_.hidden, &layer.attention_norm, x), qkv_, false);
-    barrier_.wait(team.threads);
-    const int64_t size = shape_.head_size, group = shape_.heads / shape_.kv_heads;
-    const Range items = split(tokens_ * shape_.kv_heads, team.thread, team.threads);
-    for (int64_t item = items.begin; item < items.end; ++item) {
+    meet(team, layer.output, 1);
+    place_heads(team, layer, number);
+    // A step's heads stay with their threads: nobody waits for another's.
+    if (!single_) barrier_.wait(team.threads);
+    if (attention_.parts() == 1) {
+      attention_.run(number, layer.window, qkv_, qkv_size_, attended_, team.scratch, units_of(team));
+    } else {
+      attention_.run_parts(number, layer.window, qkv_, qkv_size_, team.scratch, parts_, team.thread, team.threads);
+      barrier_.wait(team.threads);
+      const Range heads = split(tokens_ * shape_.kv_heads, team.thread, team.threads);
+      attention_.join_heads(layer.window, heads, parts_, attended_, team.scratch);
+    }
+    meet(team, layer.output, 1);
+    const auto attended = [this](int64_t i) { return attended_ + i * q_size_; };
+    product(team, layer.output, prepare(team, tokens_, q_size_, nullptr, attended), x_, true);
+  }
+
+  // Queries and keys to their positions; keys and values into the cache. In a step a thread has the key heads that it
+  // has in attention.
+  void place_heads(const Team& team, const DecoderLayerView& layer, int64_t number) {
+    const int64_t size = shape_.head_size, group = shape_.heads / shape_.kv_heads, count = tokens_ * shape_.kv_heads;
+    const Range items = single_ ? Range{team.thread, count} : split(count, team.thread, team.threads);
+    for (int64_t item = items.begin; item < items.end; item += single_ ? team.threads : 1) {
       const int64_t t = item / shape_.kv_heads, head = item % shape_.kv_heads;
       float *q = qkv_ + t * qkv_size_ + head * group * size, *k = qkv_ + t * qkv_size_ + q_size_ + head * size;
       for (int64_t i = 0; i < group; ++i) place(t, layer.q_norm, q + i * size);
@@ -234,11 +285,6 @@ class DecoderPass {
       const int64_t row = row_of_[t], position = run_.starts[row] + t - run_.offsets[row];
       attention_.write(number, row, position, head, k, k + shape_.kv_heads * size);
     }
-    barrier_.wait(team.threads);
-    attention_.run(number, layer.window, qkv_, qkv_size_, attended_, team.scratch, units_of(team));
-    barrier_.wait(team.threads);
-    const auto attended = [this](int64_t i) { return attended_ + i * q_size_; };
-    product(team, layer.output, prepare(team, tokens_, q_size_, nullptr, attended), x_, true);
   }
 
   // Norms a head where the shape says so, and turns each pair (x[i], x[i + D / 2]) by its angle (Su et al. 2021,
@@ -260,7 +306,7 @@ class DecoderPass {
     const auto x = [this](int64_t i) { return x_ + i * shape_.hidden; };
     const LinearRows rows = prepare(team, tokens_, shape_.hidden, &layer.mlp_norm, x);
     shape_.gated ? multiply_gated(team, layer, rows) : multiply_plain(team, layer.up, rows);
-    barrier_.wait(team.threads);
+    meet(team, layer.down, 1);
     const auto mlp = [this](int64_t i) { return mlp_ + i * shape_.intermediate; };
     product(team, layer.down, prepare(team, tokens_, shape_.intermediate, nullptr, mlp), x_, true);
   }
@@ -366,11 +412,12 @@ class DecoderPass {
   const DecoderRun& run_;
   int64_t tokens_, q_size_, qkv_size_;
   DecoderAttention<E, kAmx> attention_;
+  bool single_;  // a step, each row with one token, whose key heads stay with one thread
   SpinBarrier barrier_;
   char* memory_ = nullptr;
   int64_t bytes_ = 0, shared_ = 0, private_ = 0;
   int64_t* row_of_;
-  float *cos_, *sin_, *x_, *qkv_, *attended_, *mlp_, *normed_, *target_logits_, *highest_;
+  float *cos_, *sin_, *x_, *qkv_, *attended_, *mlp_, *normed_, *target_logits_, *highest_, *parts_;
   uint16_t* halves_;
   double* totals_;
   int64_t* taken_;  // [pieces]: units of the shared work that threads have taken

@@ -1,6 +1,7 @@
 // Attention over the cache of a decoder (docs/runtime.md): the keys of a page lie transposed, [D][kDecoderPageKeys],
 // its values [kDecoderPageKeys][D up to whole vectors], so that scores and results are both tiles of a matrix product.
-// Pages are taken in their order with an online softmax (Milakov and Gimelshein 2018, algorithm 3): what a token gets
+// Pages are taken in their order with an online softmax (Milakov and Gimelshein 2018, algorithm 3), those of a part by
+// themselves, and parts are joined in their order: so the threads share a long row's keys, and what a token gets
 // depends neither on the tokens it is computed with nor on the threads.
 #pragma once
 
@@ -15,6 +16,8 @@ namespace {
 
 constexpr int64_t kPageKeys = kDecoderPageKeys;
 constexpr int64_t kQueryRows = 24;  // of an item: a page is read once for so many
+constexpr int64_t kSlice = 16;      // of a page's product
+constexpr int64_t kPartPages = 4;   // of a part: more are read without a word to others
 constexpr float kLog2OfE = 1.44269504088896341f;
 
 // Where things lie in a page: for each layer and key head the keys, then the values.
@@ -39,11 +42,32 @@ class DecoderAttention {
         group_(shape.heads / shape.kv_heads),
         tiled_(kAmx && run.prompt && group_ <= kTileRowsAtOnce),
         tokens_(group_ >= kQueryRows ? 1 : (tiled_ ? kTileRowsAtOnce : kQueryRows) / group_),
-        rows_(tiled_ ? kTileRowsAtOnce : tokens_ * group_) {}
+        rows_(tiled_ ? kTileRowsAtOnce : tokens_ * group_),
+        parts_(most_parts(run)) {}
+
+  // Parts of the longest row of a step, 1 for prompts. Where there are more the threads share them: instead of `run`
+  // they `run_parts`, meet, and `join_heads`.
+  int64_t parts() const { return parts_; }
+
+  // Floats that the threads have in common.
+  int64_t shared() const {
+    return parts_ > 1 ? run_.rows * shape_.kv_heads * parts_ * group_ * (layout_.value_width + 2) : 0;
+  }
+
+  // Where a token's attention begins and where its key and value go: what a step finds in no near cache. Asked for
+  // while weights are read, it is there in time.
+  void ask_ahead(int64_t layer, int64_t window, int64_t row, int64_t position, int64_t kv_head) const {
+    const int64_t first = first_key(window, position) / kPageKeys, last = position / kPageKeys;
+    const E* keys = page(layer, row, last, kv_head) + position % kPageKeys;
+    for (int64_t d = 0; d < layout_.head_size; ++d) __builtin_prefetch(keys + d * kPageKeys, 1, 2);
+    if (first == last) return;
+    const char* begin = reinterpret_cast<const char*>(page(layer, row, first, kv_head));
+    for (int64_t i = 0; i < page_bytes(); i += 64) __builtin_prefetch(begin + i, 0, 2);
+  }
 
   // Floats that an item needs.
   int64_t scratch() const {
-    return rows_ * (layout_.head_size + layout_.value_width + kPageKeys + 2) +
+    return rows_ * (layout_.head_size + kPageKeys + 2 * (layout_.value_width + 2)) +
            (tiled_ ? AttentionTiles::elements(layout_.head_size) : 0);
   }
 
@@ -52,7 +76,11 @@ class DecoderAttention {
              const float* value) const {
     E* keys = page(layer, row, position / kPageKeys, kv_head);
     const int64_t slot = position % kPageKeys, size = layout_.head_size, width = layout_.value_width;
-    for (int64_t d = 0; d < size; ++d) store(keys + d * kPageKeys + slot, broadcast(key[d]), 1);
+    for_vectors<float>(0, size, [&](int64_t d, int lanes) {
+      E part[kLanes<float>];
+      store(part, load(key + d, lanes));
+      for (int i = 0; i < lanes; ++i) keys[(d + i) * kPageKeys + slot] = part[i];
+    });
     E* values = keys + size * kPageKeys + slot * width;
     for_vectors<float>(0, size, [&](int64_t d, int lanes) { store(values + d, load(value + d, lanes)); });
   }
@@ -69,7 +97,86 @@ class DecoderAttention {
     run_items<false>(layer, window, q, q_row, out, scratch, next);
   }
 
+  // A thread's parts of a step, which follow one another: the page behind a part is asked for by who reads it.
+  void run_parts(int64_t layer, int64_t window, const float* q, int64_t q_row, float* scratch, float* shared,
+                 int64_t thread, int64_t threads) const {
+    const Rows r = rows_in(scratch);
+    const AttentionTiles none(scratch, 0);  // steps are not the tile unit's
+    int64_t count = 0, item = 0;
+    for (int64_t row = 0; row < run_.rows; ++row)
+      count += shape_.kv_heads * size_of(parts_of(window, run_.starts[row]));
+    const Range mine = split(count, thread, threads);
+    for (int64_t row = 0; row < run_.rows; ++row) {
+      const Range parts = parts_of(window, run_.starts[row]);
+      for (int64_t head = 0; head < shape_.kv_heads; ++head) {
+        for (int64_t part = parts.begin; part < parts.end; ++part, ++item) {
+          if (item < mine.begin || item >= mine.end) continue;
+          load_queries(r, {row, row + 1}, head, q, q_row);
+          Rows here = r;
+          here.part = left_in(shared, row * shape_.kv_heads + head, part - parts.begin);
+          gather<false>(layer, window, {row, head, run_.starts[row], 1}, part, here, none);
+        }
+      }
+    }
+  }
+
+  // Puts together what the threads have left in `shared`: heads begin..end of all rows' key heads.
+  void join_heads(int64_t window, Range heads, float* shared, float* out, float* scratch) const {
+    const Rows r = rows_in(scratch);
+    for (int64_t item = heads.begin; item < heads.end; ++item) {
+      const int64_t row = item / shape_.kv_heads, position = run_.starts[row];
+      const Range parts = parts_of(window, position);
+      clear(r.sum, group_);
+      for (int64_t part = parts.begin; part < parts.end; ++part)
+        join(left_in(shared, item, part - parts.begin), r.sum, group_);
+      finish(r.sum, {row, row + 1}, item % shape_.kv_heads, out);
+    }
+  }
+
  private:
+  // What rows have gathered from some keys: values [rows, width] weighed by 2^(score - highest), and these weights'
+  // sum.
+  struct Gathered {
+    float *out, *highest, *total;
+  };
+
+  struct Rows {
+    float *q, *scores;
+    Gathered part, sum;
+  };
+
+  Rows rows_in(float* scratch) const {
+    float *q = scratch, *scores = q + rows_ * layout_.head_size, *part = scores + rows_ * kPageKeys;
+    return {q, scores, gathered_in(part, rows_), gathered_in(part + rows_ * (layout_.value_width + 2), rows_)};
+  }
+
+  Gathered gathered_in(float* memory, int64_t rows) const {
+    float* highest = memory + rows * layout_.value_width;
+    return {memory, highest, highest + rows};
+  }
+
+  Gathered left_in(float* shared, int64_t head, int64_t part) const {
+    return gathered_in(shared + (head * parts_ + part) * group_ * (layout_.value_width + 2), group_);
+  }
+
+  static int64_t most_parts(const DecoderRun& run) {
+    int64_t most = 1;
+    for (int64_t row = 0; row < run.rows; ++row) {
+      // What has several tokens, or belongs to a prompt, has items enough.
+      if (run.prompt || run.offsets[row + 1] - run.offsets[row] != 1) return 1;
+      const int64_t parts = run.starts[row] / kPageKeys / kPartPages + 1;
+      most = parts > most ? parts : most;
+    }
+    return most;
+  }
+
+  static int64_t size_of(Range range) { return range.end - range.begin; }
+
+  // Those that a token sees.
+  static Range parts_of(int64_t window, int64_t position) {
+    return {first_key(window, position) / kPageKeys / kPartPages, position / kPageKeys / kPartPages + 1};
+  }
+
   template <bool kTiled, typename Next>
   void run_items(int64_t layer, int64_t window, const float* q, int64_t q_row, float* out, float* scratch,
                  Next next) const {
@@ -91,55 +198,124 @@ class DecoderAttention {
     return data + layer * layout_.layer_elements + kv_head * layout_.head_elements;
   }
 
+  int64_t page_bytes() const { return layout_.head_elements * static_cast<int64_t>(sizeof(E)); }
+
+  static int64_t first_key(int64_t window, int64_t position) {
+    return window > 0 && position >= window ? position - window + 1 : 0;
+  }
+
+  // As `multiply`, and by the way half of the next page is asked for, if there is one: pages lie apart, and the
+  // processor does not find the next by itself.
+  void multiply_slices(int64_t rows, int64_t columns, int64_t depth, const float* a, int64_t a_row, const E* b,
+                       int64_t b_row, float* out, int64_t out_row, bool accumulate, const char* next) const {
+    const int64_t share = page_bytes() / 2 * kSlice / depth;
+    for (int64_t k = 0; k < depth; k += kSlice) {
+      for (int64_t i = 0; next != nullptr && i < share; i += 64) __builtin_prefetch(next + i);
+      if (next != nullptr) next += share;
+      multiply<float, E>(rows, columns, depth - k < kSlice ? depth - k : kSlice, {a + k, a_row, 1}, b + k * b_row,
+                         b_row, out, out_row, accumulate || k > 0);
+    }
+  }
+
+  // Tokens of a row from `position` on, and one of its key heads.
+  struct Item {
+    int64_t row, kv_head, position, tokens;
+  };
+
   // The tokens' query heads of one key head are the rows of two products for each page.
   template <bool kTiled>
   void run_item(int64_t layer, int64_t window, int64_t row, int64_t kv_head, Range tokens, const float* q,
                 int64_t q_row, float* out, float* scratch) const {
-    const int64_t size = layout_.head_size, width = layout_.value_width, count = tokens.end - tokens.begin;
-    const int64_t rows = count * group_, position = run_.starts[row] + tokens.begin - run_.offsets[row];
-    const Rows r = {scratch, scratch + rows_ * size, scratch + rows_ * (size + width),
-                    scratch + rows_ * (size + width + kPageKeys), scratch + rows_ * (size + width + kPageKeys + 1)};
-    const AttentionTiles tiles(scratch + rows_ * (size + width + kPageKeys + 2), size);
+    const int64_t count = tokens.end - tokens.begin, position = run_.starts[row] + tokens.begin - run_.offsets[row];
+    const Rows r = rows_in(scratch);
+    const AttentionTiles tiles(r.sum.out + rows_ * (layout_.value_width + 2), layout_.head_size);
+    load_queries(r, tokens, kv_head, q, q_row);
+    for (int64_t i = 0; kTiled && i < count * group_; ++i) {
+      round_row(r.q + i * layout_.head_size, layout_.head_size, tiles.queries, i);
+    }
+    clear(r.sum, count * group_);
+    const Range parts = {parts_of(window, position).begin, parts_of(window, position + count - 1).end};
+    for (int64_t part = parts.begin; part < parts.end; ++part) {
+      gather<kTiled>(layer, window, {row, kv_head, position, count}, part, r, tiles);
+      join(r.part, r.sum, count * group_);
+    }
+    finish(r.sum, tokens, kv_head, out);
+  }
+
+  void load_queries(const Rows& r, Range tokens, int64_t kv_head, const float* q, int64_t q_row) const {
+    const int64_t size = layout_.head_size;
     const float scale = kLog2OfE / static_cast<float>(__builtin_sqrt(static_cast<double>(size)));
-    for (int64_t i = 0; i < rows; ++i) {
+    for (int64_t i = 0; i < (tokens.end - tokens.begin) * group_; ++i) {
       const float* from = q + (tokens.begin + i / group_) * q_row + (kv_head * group_ + i % group_) * size;
       for_vectors<float>(0, size, [&](int64_t d, int n) { store(r.q + i * size + d, load(from + d, n) * scale, n); });
-      if constexpr (kTiled) round_row(r.q + i * size, size, tiles.queries, i);
-      for (int64_t d = 0; d < width; ++d) r.out[i * width + d] = 0;
-      r.highest[i] = -__builtin_inff();
-      r.total[i] = 0;
     }
-    const int64_t first_key = window > 0 && position >= window ? position - window + 1 : 0;
-    for (int64_t p = first_key / kPageKeys; p * kPageKeys < position + count; ++p) {
-      const E* keys = page(layer, row, p, kv_head);
-      const int64_t before = position + count - p * kPageKeys, seen = before < kPageKeys ? before : kPageKeys;
+  }
+
+  void clear(const Gathered& to, int64_t rows) const {
+    for (int64_t i = 0; i < rows; ++i) {
+      for (int64_t d = 0; d < layout_.value_width; ++d) to.out[i * layout_.value_width + d] = 0;
+      to.highest[i] = -__builtin_inff();
+      to.total[i] = 0;
+    }
+  }
+
+  // Fills r.part from the pages of part `part` that the item's tokens see.
+  template <bool kTiled>
+  void gather(int64_t layer, int64_t window, const Item& item, int64_t part, const Rows& r,
+              const AttentionTiles& tiles) const {
+    const int64_t size = layout_.head_size, width = layout_.value_width, rows = item.tokens * group_;
+    const int64_t end = item.position + item.tokens, first = first_key(window, item.position) / kPageKeys;
+    clear(r.part, rows);
+    for (int64_t p = part * kPartPages < first ? first : part * kPartPages;
+         p < (part + 1) * kPartPages && p * kPageKeys < end; ++p) {
+      const E* keys = page(layer, item.row, p, item.kv_head);
+      const bool more = (p + 1) * kPageKeys < end;
+      const char* next = more ? reinterpret_cast<const char*>(page(layer, item.row, p + 1, item.kv_head)) : nullptr;
+      const int64_t before = end - p * kPageKeys, seen = before < kPageKeys ? before : kPageKeys;
       const int64_t wide = (seen + kLanes<float> - 1) / kLanes<float> * kLanes<float>;
       if constexpr (kTiled) {
         score_page(tiles, keys, size, r.scores);
       } else {
-        multiply<float, E>(rows, wide, size, {r.q, size, 1}, keys, kPageKeys, r.scores, kPageKeys, false);
+        multiply_slices(rows, wide, size, r.q, size, keys, kPageKeys, r.scores, kPageKeys, false, next);
       }
       for (int64_t i = 0; i < rows; ++i) {
-        const int64_t at = position + i / group_, begin = window > 0 && at >= window ? at - window + 1 : 0;
+        const int64_t at = item.position + i / group_, begin = window > 0 && at >= window ? at - window + 1 : 0;
         soften(r, i, {begin - p * kPageKeys, at + 1 - p * kPageKeys}, wide);
       }
       const E* values = keys + size * kPageKeys;
       if constexpr (kTiled) {
-        add_page(tiles, values, seen, width, r.scores, rows, r.out);
+        add_page(tiles, values, seen, width, r.scores, rows, r.part.out);
       } else {
-        multiply<float, E>(rows, width, seen, {r.scores, kPageKeys, 1}, values, width, r.out, width, true);
+        const char* half = next == nullptr ? nullptr : next + page_bytes() / 2;
+        multiply_slices(rows, width, seen, r.scores, kPageKeys, values, width, r.part.out, width, true, half);
       }
-    }
-    for (int64_t i = 0; i < rows; ++i) {
-      float* to = out + (tokens.begin + i / group_) * shape_.heads * size + (kv_head * group_ + i % group_) * size;
-      const float inverse = 1 / r.total[i];
-      for_vectors<float>(0, size, [&](int64_t d, int n) { store(to + d, load(r.out + i * width + d) * inverse, n); });
     }
   }
 
-  struct Rows {
-    float *q, *out, *scores, *highest, *total;
-  };
+  // Not inlined: a step and a prompt must round alike.
+  __attribute__((noinline)) void join(const Gathered& part, const Gathered& sum, int64_t rows) const {
+    const int64_t width = layout_.value_width;
+    for (int64_t i = 0; i < rows; ++i) {
+      if (part.highest[i] == -__builtin_inff()) continue;  // a token that sees none of the part's keys
+      const float top = part.highest[i] > sum.highest[i] ? part.highest[i] : sum.highest[i];
+      const float take = exp2<float>(broadcast(part.highest[i] - top))[0];
+      const float keep = exp2<float>(broadcast(sum.highest[i] - top))[0];
+      for (int64_t d = i * width; d < (i + 1) * width; d += kLanes<float>) {
+        store(sum.out + d, load(sum.out + d) * keep + load(part.out + d) * take);
+      }
+      sum.total[i] = sum.total[i] * keep + part.total[i] * take;
+      sum.highest[i] = top;
+    }
+  }
+
+  void finish(const Gathered& sum, Range tokens, int64_t kv_head, float* out) const {
+    const int64_t size = layout_.head_size;
+    for (int64_t i = 0; i < (tokens.end - tokens.begin) * group_; ++i) {
+      float* to = out + (tokens.begin + i / group_) * shape_.heads * size + (kv_head * group_ + i % group_) * size;
+      const float *from = sum.out + i * layout_.value_width, inverse = 1 / sum.total[i];
+      for_vectors<float>(0, size, [&](int64_t d, int n) { store(to + d, load(from + d) * inverse, n); });
+    }
+  }
 
   // Scores of a page become weights; keys outside `seen` have none.
   void soften(const Rows& r, int64_t i, Range seen, int64_t wide) const {
@@ -154,7 +330,7 @@ class DecoderAttention {
       most = max<float>(x, most);
       store(scores + j, x);
     }
-    const float page_highest = largest<float>(most), before = r.highest[i];
+    const float page_highest = largest<float>(most), before = r.part.highest[i];
     const float highest = page_highest > before ? page_highest : before;
     // Nothing seen yet: weights of 0, and no difference of infinities.
     const float base = highest == kNothing ? 0.0f : highest;
@@ -166,12 +342,12 @@ class DecoderAttention {
     }
     if (highest != before) {
       const float factor = exp2<float>(broadcast(before - base))[0];
-      r.total[i] *= factor;
-      float* out = r.out + i * layout_.value_width;
+      r.part.total[i] *= factor;
+      float* out = r.part.out + i * layout_.value_width;
       for (int64_t d = 0; d < layout_.value_width; d += kLanes<float>) store(out + d, load(out + d) * factor);
     }
-    r.total[i] += sum<float>(sums);
-    r.highest[i] = highest;
+    r.part.total[i] += sum<float>(sums);
+    r.part.highest[i] = highest;
   }
 
   typedef Simd<float>::Int Int;
@@ -182,6 +358,7 @@ class DecoderAttention {
   int64_t group_;
   bool tiled_;
   int64_t tokens_, rows_;  // of an item
+  int64_t parts_;
 };
 
 }  // namespace

@@ -83,41 +83,52 @@ WORDKILN_INLINE void add_bfloat16(const PanelTile& t, Vec<float> (&acc)[kRows][k
   if (k < t.end) add_words<false>(t, k, words, acc);
 }
 
-// The weights of some vectors and inputs begin..end, whose first group is at `group`: body(input, weights).
-template <int kVectors, typename Body>
+// The weights of some vectors and inputs begin..end, whose first group is at `group`: body(input, weights). With kAsk
+// each line is asked for a group of the panel before its turn.
+template <int kVectors, bool kAsk, typename Body>
 WORDKILN_INLINE void for_widened(const char* group, int64_t vector, int64_t begin, int64_t end, Body body) {
-  for (int64_t k = begin; k < end; group += panel_bytes(LinearStorage::kInt8, kLinearGroup)) {
+  constexpr int64_t kLineInputs = 64 / kLanes<float>;
+  for (int64_t k = begin; k < end; group += kCodedGroup) {
+    const char* from = group + vector * kCodedVector;
     Vec<float> scales[kVectors];
     WORDKILN_UNROLL
     for (int j = 0; j < kVectors; ++j) {
-      scales[j] = load(reinterpret_cast<const float*>(group) + (vector + j) * kLanes<float>);
+      if constexpr (kAsk) __builtin_prefetch(from + j * kCodedVector + kCodedGroup);
+      scales[j] = load(reinterpret_cast<const float*>(from + j * kCodedVector));
     }
-    const int8_t* from = reinterpret_cast<const int8_t*>(group) + kPanelWidth * 4 + vector * kLanes<float>;
-    const int64_t stop = end - k < kLinearGroup ? end : k + kLinearGroup;
-    for (; k < stop; ++k, from += kPanelWidth) {
+    from += kCodedScales;
+    const auto widen = [&](int64_t input) __attribute__((always_inline)) {
       Vec<float> weights[kVectors];
       WORDKILN_UNROLL
       for (int j = 0; j < kVectors; ++j) {
-        weights[j] = __builtin_convertvector(load_bytes(from + j * kLanes<float>), Vec<float>) * scales[j];
+        const int8_t* codes = reinterpret_cast<const int8_t*>(from + j * kCodedVector);
+        weights[j] = __builtin_convertvector(load_bytes(codes), Vec<float>) * scales[j];
       }
-      body(k, weights);
+      body(input, weights);
+      from += kLanes<float>;
+    };
+    const int64_t stop = end - k < kLinearGroup ? end : k + kLinearGroup;
+    for (; k + kLineInputs <= stop; k += kLineInputs) {
+      WORDKILN_UNROLL
+      for (int j = 0; kAsk && j < kVectors; ++j) __builtin_prefetch(from + j * kCodedVector + kCodedGroup);
+      WORDKILN_UNROLL
+      for (int64_t i = 0; i < kLineInputs; ++i) widen(k + i);
     }
+    for (; k < stop; ++k) widen(k);
   }
 }
 
 template <int kRows, int kVectors>
 WORDKILN_INLINE void add_int8(const PanelTile& t, Vec<float> (&acc)[kRows][kVectors]) {
-  const char* ahead = t.panel;
-  for_widened<kVectors>(t.panel, t.vector, t.begin, t.end, [&](int64_t k, const Vec<float>(&weights)[kVectors]) {
-    ask_ahead<kRows>(ahead);
-    ahead += kPanelWidth;
+  const auto add = [&](int64_t k, const Vec<float>(&weights)[kVectors]) __attribute__((always_inline)) {
     WORDKILN_UNROLL
     for (int i = 0; i < kRows; ++i) {
       const Vec<float> x = broadcast(t.rows.values[i * t.rows.stride + k]);
       WORDKILN_UNROLL
       for (int j = 0; j < kVectors; ++j) acc[i][j] += x * weights[j];
     }
-  });
+  };
+  for_widened<kVectors, kRows <= kRowsThatWait>(t.panel, t.vector, t.begin, t.end, add);
 }
 
 template <LinearStorage kStorage, int kRows, int kVectors>
@@ -163,10 +174,11 @@ struct WidenedPart {
 
   template <int kVectors>
   void fill(const char* panel, int64_t vector, int64_t begin, int64_t end) {
-    for_widened<kVectors>(panel, vector, begin, end, [&](int64_t k, const Vec<float>(&weights)[kVectors]) {
+    const auto keep = [&](int64_t k, const Vec<float>(&weights)[kVectors]) __attribute__((always_inline)) {
       WORDKILN_UNROLL
       for (int j = 0; j < kVectors; ++j) store(values[k - begin] + (vector + j) * kLanes<float>, weights[j]);
-    });
+    };
+    for_widened<kVectors, false>(panel, vector, begin, end, keep);
   }
 };
 

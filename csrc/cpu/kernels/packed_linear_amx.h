@@ -61,10 +61,11 @@ void widen_to_words(const char* panel, int64_t vector, int64_t inputs, uint32_t*
   };
   // Whole groups: codes behind the last input are 0.
   const int64_t end = groups_of(inputs) * kLinearGroup;
-  for_widened<kVectors>(panel, vector, 0, end, [&](int64_t k, const Vec<float>(&weights)[kVectors]) {
+  const auto keep = [&](int64_t k, const Vec<float>(&weights)[kVectors]) __attribute__((always_inline)) {
     if (k % 2 == 1) return put(k, weights);
     for (int j = 0; j < kVectors; ++j) before[j] = weights[j];
-  });
+  };
+  for_widened<kVectors, false>(panel, vector, 0, end, keep);
 }
 
 template <int kVectors>

@@ -2,8 +2,8 @@
 //
 // Weights lie in panels of kPanelWidth outputs. A panel is [inputs][width] in float32; in bfloat16 a word of 32 bits
 // holds two inputs of an output, [inputs / 2][width] filled up to kBfloat16Inputs, so that a shift and a mask widen
-// them; in int8 a group of inputs is the scales [width], then codes [kLinearGroup][width]; a weight is its code times
-// its scale, rounded to float32.
+// them; in int8 a group of inputs is for each vector of outputs the scales [lanes], then codes [kLinearGroup][lanes]:
+// threads that share a panel share no line of it. A weight is its code times its scale, rounded to float32.
 #pragma once
 
 #include "cpu/kernels/encoded_rows.h"
@@ -19,6 +19,11 @@ constexpr int64_t kBfloat16Inputs = 32;  // what the tile unit takes at a time
 
 typedef int8_t Codes __attribute__((vector_size(kLanes<float>)));
 
+// Bytes of a vector's scales and codes of a group, and of all the panel's.
+constexpr int64_t kCodedScales = kLanes<float> * 4;
+constexpr int64_t kCodedVector = kCodedScales + kLanes<float> * kLinearGroup;
+constexpr int64_t kCodedGroup = kTileVectors * kCodedVector;
+
 inline int64_t groups_of(int64_t inputs) { return (inputs + kLinearGroup - 1) / kLinearGroup; }
 
 // Bytes of a panel's first `inputs` inputs.
@@ -29,7 +34,7 @@ inline int64_t panel_bytes(LinearStorage storage, int64_t inputs) {
     case LinearStorage::kBfloat16:
       return (inputs + kBfloat16Inputs - 1) / kBfloat16Inputs * kBfloat16Inputs * kPanelWidth * 2;
     case LinearStorage::kInt8:
-      return groups_of(inputs) * kPanelWidth * (4 + kLinearGroup);
+      return groups_of(inputs) * kCodedGroup;
   }
   __builtin_unreachable();
 }
@@ -88,9 +93,10 @@ inline bool put_int8(const PackedBlock& block, char* to, int64_t vector) {
   }
   const Vec<float> scale = most / 127.0f;
   const Vec<float> inverse = most > 0.0f ? 1.0f / scale : Vec<float>{};
-  store(reinterpret_cast<float*>(to) + vector * kLanes<float>, scale);
-  to += kPanelWidth * 4 + vector * kLanes<float>;
-  for (int64_t k = 0; k < kLinearGroup; ++k, to += kPanelWidth) {
+  to += vector * kCodedVector;
+  store(reinterpret_cast<float*>(to), scale);
+  to += kCodedScales;
+  for (int64_t k = 0; k < kLinearGroup; ++k, to += kLanes<float>) {
     // To the nearest: adding this leaves the integer in the low bits.
     const Int steps = (Int)(block.at(k) * inverse + 0x1.8p23f) - (Int)broadcast(0x1.8p23f);
     const Codes codes = __builtin_convertvector(steps, Codes);
@@ -146,9 +152,11 @@ inline void unpack_output(LinearStorage storage, const char* packed, int64_t inp
       const uint32_t word = reinterpret_cast<const uint32_t*>(panel)[k / 2 * kPanelWidth + j];
       to[k] = __builtin_bit_cast(float, k % 2 ? word & 0xffff0000u : word << 16);
     } else {
-      const char* group = panel + panel_bytes(storage, k / kLinearGroup * kLinearGroup);
-      const int8_t code = static_cast<int8_t>(group[kPanelWidth * (4 + k % kLinearGroup) + j]);
-      to[k] = static_cast<float>(code) * reinterpret_cast<const float*>(group)[j];
+      const char* coded =
+          panel + panel_bytes(storage, k / kLinearGroup * kLinearGroup) + j / kLanes<float> * kCodedVector;
+      const int64_t lane = j % kLanes<float>;
+      const int8_t code = static_cast<int8_t>(coded[kCodedScales + k % kLinearGroup * kLanes<float> + lane]);
+      to[k] = static_cast<float>(code) * reinterpret_cast<const float*>(coded)[lane];
     }
   }
 }

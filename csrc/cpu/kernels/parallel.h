@@ -52,20 +52,27 @@ inline void barrier() {
 // (measured with the libgomp that torch brings).
 class SpinBarrier {
  public:
-  void wait(int threads) {
+  // while_waiting(): some nanoseconds of what can be done meanwhile; false where nothing is left.
+  template <typename Work>
+  void wait(int threads, Work while_waiting) {
     const int64_t round = __atomic_load_n(&round_, __ATOMIC_ACQUIRE);
     if (__atomic_add_fetch(&arrived_, 1, __ATOMIC_ACQ_REL) == threads) {
       __atomic_store_n(&arrived_, 0, __ATOMIC_RELAXED);
       __atomic_store_n(&round_, round + 1, __ATOMIC_RELEASE);
       return;
     }
-    for (int spins = 0; __atomic_load_n(&round_, __ATOMIC_ACQUIRE) == round; ++spins) {
-      if (spins < kSpins) {
+    for (int spins = 0; __atomic_load_n(&round_, __ATOMIC_ACQUIRE) == round;) {
+      if (while_waiting()) continue;
+      if (spins++ < kSpins) {
         relax();
       } else {
         sched_yield();  // more threads than processors: the last one may need this one's
       }
     }
+  }
+
+  void wait(int threads) {
+    wait(threads, [] { return false; });
   }
 
  private:

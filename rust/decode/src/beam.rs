@@ -9,7 +9,7 @@ mod params;
 mod row;
 mod scan;
 
-use rayon::prelude::*;
+use rayon::ThreadPool;
 
 pub use error::BeamError;
 pub use params::{BeamParams, EarlyStopping, MAX_BEAMS, MAX_END_IDS};
@@ -20,8 +20,10 @@ use history::{History, Node};
 use params::check_ids;
 use row::Row;
 
+use crate::share::share;
+
 /// Fewer logits than this are searched on the calling thread: waking others would take longer.
-pub const PARALLEL_FROM: usize = 1 << 17;
+const PARALLEL_FROM: usize = 1 << 17;
 /// Nodes of the history that are reserved at the start; a longer search doubles them now and then.
 const RESERVED_NODES: usize = 1 << 14;
 
@@ -122,16 +124,16 @@ impl BeamSearch {
     }
 
     /// Goes on by one token. `logits` is row-major, [rows, vocab_size]; `masks` [rows, ceil(vocab_size / 32)], bit i % 32
-    /// of word i / 32 set where token i may come.
+    /// of word i / 32 set where token i may come. `pool`: whose threads help the calling one.
     ///
     /// # Errors
     /// Another shape; a row holds NaN, +inf or nothing but -inf; a prompt has no token to go on with. Then nothing has
     /// changed, and the step can be tried again.
-    pub fn step(&mut self, logits: &[f32], masks: Option<&[u32]>) -> Result<(), BeamError> {
+    pub fn step(&mut self, logits: &[f32], masks: Option<&[u32]>, pool: Option<&ThreadPool>) -> Result<(), BeamError> {
         let words = self.vocab_size.div_ceil(32);
         check_length("logits", logits.len(), self.live * self.vocab_size)?;
         masks.map_or(Ok(()), |masks| check_length("masks", masks.len(), self.live * words))?;
-        self.read(logits, masks.map(|masks| (masks, words)));
+        self.read(logits, masks.map(|masks| (masks, words)), pool);
         self.check_rows(logits)?;
         self.written += 1;
         self.space.parents.clear();
@@ -181,19 +183,18 @@ impl BeamSearch {
         self.groups.chunks(self.params.num_beam_groups).map(of_prompt).collect()
     }
 
-    fn read(&mut self, logits: &[f32], masks: Option<(&[u32], usize)>) {
+    fn read(&mut self, logits: &[f32], masks: Option<(&[u32], usize)>, pool: Option<&ThreadPool>) {
         let Self { bans, prompts, prefixes, history, rows, live, vocab_size, written, .. } = self;
-        let read = |(index, (row, logits)): (usize, (&mut Row, &[f32]))| {
-            let mask = masks.and_then(|(masks, words)| masks.chunks(words).nth(index));
+        let rows = rows[..*live].iter_mut();
+        let pool = pool.filter(|_| rows.len() > 1 && logits.len() >= PARALLEL_FROM);
+        let threads = pool.map_or(1, |pool| pool.current_num_threads().min(rows.len()));
+        let (bans, prompts, prefixes, history) = (&*bans, &*prompts, &*prefixes, &*history);
+        share(rows.enumerate(), &mut vec![(); threads], pool, |(), (index, row)| {
+            let logits = &logits[index * *vocab_size..][..*vocab_size];
+            let mask = masks.map(|(masks, words)| &masks[index * words..][..words]);
             let forced = prefixes.get(row.prompt).and_then(|prefix| prefix.get(*written)).copied();
             row.read(logits, mask, forced, bans, (&prompts[row.prompt], history, *written));
-        };
-        let rows = &mut rows[..*live];
-        if rows.len() > 1 && logits.len() >= PARALLEL_FROM {
-            rows.par_iter_mut().zip(logits.par_chunks(*vocab_size)).enumerate().for_each(read);
-        } else {
-            rows.iter_mut().zip(logits.chunks(*vocab_size)).enumerate().for_each(read);
-        }
+        });
     }
 
     fn check_rows(&self, logits: &[f32]) -> Result<(), BeamError> {

@@ -16,6 +16,9 @@ const HALVINGS: usize = 16;
 pub struct Buffers {
     block_max: Vec<f32>,
     block_mass: Vec<f64>,
+    /// Of each block the weight of its highest value, and its mass.
+    block_top: Vec<f32>,
+    block_weight: Vec<f32>,
     /// The candidates, once a stage has narrowed the row.
     list: List,
 }
@@ -95,7 +98,11 @@ impl<'a> Candidates<'a> {
     /// Keeps the shortest run of first candidates, at least one, that holds the share `share` of the mass.
     pub fn keep_mass(&mut self, share: f64) {
         let total = self.total();
-        self.keep_from(self.logit_of_weight(self.lightest(share, total)));
+        let mut bound = self.logit_of_weight(self.lightest(share, total));
+        if !self.listed {
+            bound = self.bound_of_mass(share * total, bound);
+        }
+        self.keep_from(bound);
         self.buffers.list.keep_mass(share * total, &Key::Logit);
     }
 
@@ -257,6 +264,30 @@ impl<'a> Candidates<'a> {
             }
         }
         low.max(f32::MIN)
+    }
+
+    /// A bound above which candidates of the whole row hold the mass `target`, as their blocks show; at least `low`,
+    /// which is such a bound.
+    fn bound_of_mass(&mut self, target: f64, mut low: f32) -> f32 {
+        /// What rounding may do to the sums.
+        const SLACK: f64 = 1.0 + 1e-4;
+        let Buffers { block_max, block_mass, block_top, block_weight, .. } = &mut *self.buffers;
+        block_top.resize(block_max.len(), 0.0);
+        kernels::weigh(block_max, self.highest, self.scale, block_top);
+        block_weight.clear();
+        block_weight.extend(block_mass.iter().map(|&mass| mass as f32));
+        let mut high = self.highest;
+        for _ in 0..HALVINGS / 2 {
+            let middle = low / 2.0 + high / 2.0;
+            let below = (BLOCK - 1) as f32 * weight(middle, self.highest, self.scale);
+            let held = kernels::mass_at_least(block_max, block_top, block_weight, middle, below);
+            if f64::from(held) >= target * SLACK {
+                low = middle;
+            } else {
+                high = middle;
+            }
+        }
+        low
     }
 
     /// Lists all candidates; -inf is none.

@@ -1,8 +1,9 @@
 //! Powers of two for the weights of tokens: the same bits on every machine, and a loop over it vectorises.
 //!
 //! The C library's `expf` differs between systems in its last bit, which would let a sampled text depend on the
-//! machine. This one uses only IEEE additions and multiplications, which Rust never contracts. It is 2^x, not e^x: the
-//! factor log2 e goes into the temperature, and what rounding leaves to the polynomial is exact.
+//! machine. This one uses only IEEE additions, multiplications and fused multiply-adds, which are the same everywhere; a
+//! processor without the last (x86 before 2013) computes them in software. It is 2^x, not e^x: the factor log2 e goes
+//! into the temperature, and what rounding leaves to the polynomial is exact.
 
 /// Adding and subtracting 1.5 * 2^23 rounds to an integer; a call to `round` would not vectorise.
 pub const ROUNDER: f32 = 12_582_912.0;
@@ -22,7 +23,7 @@ pub fn exp2(x: f32) -> f32 {
     let fraction = clamped - (rounded - ROUNDER);
     let mut p = LAST_COEFFICIENT;
     for coefficient in COEFFICIENTS {
-        p = p * fraction + coefficient;
+        p = p.mul_add(fraction, coefficient);
     }
     // The low bits of `rounded` are the integer itself: shifted and biased they are the exponent of its power of two. A
     // conversion to an integer would not vectorise.

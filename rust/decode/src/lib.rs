@@ -14,6 +14,7 @@ mod params;
 pub mod rng;
 mod row;
 mod sampler;
+mod share;
 mod stages;
 
 pub use beam::{BeamError, BeamParams, BeamSearch, EarlyStopping, Finish, Hypothesis};

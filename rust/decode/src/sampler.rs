@@ -1,13 +1,12 @@
 //! The batch: rows in parallel over one block of logits.
 
-use std::sync::{Mutex, PoisonError};
-
 use rayon::ThreadPool;
 
 use crate::error::{Fault, SamplerError};
 use crate::logits::Logits;
 use crate::params::SamplingParams;
 use crate::row::{Choice, Row, Workspace};
+use crate::share::share;
 
 /// Fewer logits than this are sampled on the calling thread: waking others would take longer.
 const PARALLEL_FROM: usize = 1 << 15;
@@ -179,28 +178,11 @@ impl Sampler {
         }
         self.outcomes.clear();
         self.outcomes.resize(self.rows.len(), Ok(Choice::default()));
-        let queue = Mutex::new(self.rows.iter_mut().zip(&mut self.outcomes).enumerate());
-        // The calling thread starts from the front and its helpers from the back: from one step to the next each meets
-        // much the same rows, and none waits for another.
-        let work = |workspace: &mut Workspace, helps: bool| {
-            loop {
-                let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
-                let next = if helps { queue.next_back() } else { queue.next() };
-                drop(queue);
-                let Some((index, (row, outcome))) = next else { return };
-                let mask = masks.map(|masks| &masks[index * words..(index + 1) * words]);
-                *outcome = row.choose(logits.row(index, vocab_size), mask, log_probabilities, workspace);
-            }
-        };
-        match (pool, self.workspaces[..threads].split_first_mut()) {
-            (Some(pool), Some((own, others))) => pool.in_place_scope(|scope| {
-                let work = &work;
-                others.iter_mut().for_each(|workspace| scope.spawn(move |_| work(workspace, true)));
-                work(own, false);
-            }),
-            (None, Some((own, _))) => work(own, false),
-            (_, None) => {}
-        }
+        let rows = self.rows.iter_mut().zip(&mut self.outcomes).enumerate();
+        share(rows, &mut self.workspaces[..threads], pool, |workspace, (index, (row, outcome))| {
+            let mask = masks.map(|masks| &masks[index * words..(index + 1) * words]);
+            *outcome = row.choose(logits.row(index, vocab_size), mask, log_probabilities, workspace);
+        });
         Ok(())
     }
 }

@@ -55,7 +55,7 @@ fn a_step_allocates_nothing() {
     for step in 0..30 {
         let logits = logits(step, search.rows(), 700);
         let before = ALLOCATIONS.get();
-        search.step(&logits, None).unwrap();
+        search.step(&logits, None, None).unwrap();
         assert!(step < 20 || ALLOCATIONS.get() == before, "step {step}");
     }
 }
@@ -70,17 +70,17 @@ fn a_step_that_fails_changes_nothing() {
         bad[50 + 7] = f32::NAN;
         let prompt = if step == 0 { 1 } else { 0 };
         let expected = BeamError::Logits { row: 1, prompt, fault: Fault::Nan { id: 7 } };
-        assert_eq!(search.step(&bad, None), Err(expected));
+        assert_eq!(search.step(&bad, None, None), Err(expected));
         let expected = BeamError::NoToken { prompt: 0, written: step as usize };
-        assert_eq!(search.step(&good, Some(&vec![0; search.rows() * 2])), Err(expected));
-        assert_eq!(search.step(&good[1..], None).map_err(|error| error.to_string().len() > 20), Err(true));
-        assert!(search.step(&good, Some(&[0])).is_err());
-        search.step(&good, None).unwrap();
-        other.step(&good, None).unwrap();
+        assert_eq!(search.step(&good, Some(&vec![0; search.rows() * 2]), None), Err(expected));
+        assert_eq!(search.step(&good[1..], None, None).map_err(|error| error.to_string().len() > 20), Err(true));
+        assert!(search.step(&good, Some(&[0]), None).is_err());
+        search.step(&good, None, None).unwrap();
+        other.step(&good, None, None).unwrap();
     }
     assert_eq!(search.hypotheses(), other.hypotheses());
     assert_eq!((search.rows(), search.hypotheses()[1].len()), (0, 3));
-    assert_eq!(search.step(&[], None), Ok(()));
+    assert_eq!(search.step(&[], None, None), Ok(()));
 }
 
 #[test]
@@ -89,7 +89,7 @@ fn masks_let_nothing_else_come() {
     let even = [0x5555_5555, 0x5555_5555, 0x5555_5555];
     for step in 0..3 {
         let logits = logits(step, search.rows(), 70);
-        search.step(&logits, Some(&even.repeat(search.rows()))).unwrap();
+        search.step(&logits, Some(&even.repeat(search.rows())), None).unwrap();
     }
     let ids: Vec<u32> = search.hypotheses().concat().into_iter().flat_map(|text| text.ids).collect();
     assert!(ids.len() == 6 && ids.iter().all(|id| id % 2 == 0), "{ids:?}");

@@ -96,11 +96,8 @@ impl BeamSearch {
                     let expected = search.rows().saturating_mul(search.vocab_size());
                     return Err(decode::BeamError::Shape { field: "logits", given: logits.len(), expected });
                 }
-                if logits.len() >= decode::beam::PARALLEL_FROM {
-                    threads::install(|| search.step(logits, masks))?;
-                } else {
-                    search.step(logits, masks)?;
-                }
+                let pool = if shape[0] > 1 { threads::current_pool() } else { None };
+                search.step(logits, masks, pool.as_deref())?;
                 let parents: Vec<i64> = search.parents().iter().map(|&parent| parent as i64).collect();
                 Ok((parents, search.tokens().to_vec()))
             })

@@ -55,9 +55,12 @@ impl Scan {
             Choice::Forced(token) => (Some(token as usize), &[][..]),
             Choice::AllBut(banned) => (None, banned),
         };
-        let blocks = forced.map_or(0..self.block_max.len(), |token| token / BLOCK..token / BLOCK + 1);
-        let high = blocks.filter(move |&block| self.block_max.get(block).is_some_and(|&max| max >= bound));
-        let tokens = high.flat_map(move |block| {
+        let groups = self.tops.iter().zip(self.block_max.chunks(GROUP_BLOCKS)).zip((0..).step_by(GROUP_BLOCKS));
+        let high = groups
+            .filter(move |&((&top, _), _)| top >= bound)
+            .flat_map(|((_, of_group), first)| of_group.iter().zip(first..));
+        let high = high.filter(move |&(&max, block)| max >= bound && forced.is_none_or(|token| token / BLOCK == block));
+        let tokens = high.flat_map(move |(_, block)| {
             let block = block * BLOCK;
             logits[block..].iter().take(BLOCK).zip(block as u32..).map(|(&logit, id)| (id, logit))
         });

@@ -21,6 +21,7 @@ macro_rules! as_is {
 
 as_is! {
     allowed_maxima(values: &[f32], mask: &[u32], block_max: &mut [f32]);
+    mass_at_least(block_max: &[f32], block_top: &[f32], block_mass: &[f32], bound: f32, below: f32) -> f32;
     surprise(values: &[f32], highest: f32, scale: f32) -> f64;
     moments(values: &[f32], highest: f32) -> (f64, f64, f64);
     range(values: &[f32]) -> (f32, f32);
@@ -201,7 +202,7 @@ fn exp2(x: __m512) -> __m512 {
     let fraction = _mm512_sub_ps(clamped, _mm512_sub_ps(rounded, _mm512_set1_ps(ROUNDER)));
     let mut p = _mm512_set1_ps(LAST_COEFFICIENT);
     for coefficient in COEFFICIENTS {
-        p = _mm512_add_ps(_mm512_mul_ps(p, fraction), _mm512_set1_ps(coefficient));
+        p = _mm512_fmadd_ps(p, fraction, _mm512_set1_ps(coefficient));
     }
     let one = _mm512_castps_si512(_mm512_set1_ps(1.0));
     let power_of_two = _mm512_add_epi32(_mm512_slli_epi32::<23>(_mm512_castps_si512(rounded)), one);

@@ -1,6 +1,6 @@
 //! The passes over whole rows and over long lists, for several instruction sets; the CPU's best is taken at run time.
 //!
-//! All use IEEE additions and multiplications in an order that the instruction set does not change: 16 lanes within
+//! All use IEEE additions, multiplications and fused multiply-adds in an order that the instruction set does not change: 16 lanes within
 //! blocks of 64 values, lanes in pairs, blocks in double precision. So the bits are the same on every machine.
 
 #[cfg(target_arch = "x86_64")]
@@ -27,7 +27,7 @@ macro_rules! kernel {
         pub fn $name($($argument: $type),*) $(-> $result)? {
             #[cfg(target_arch = "x86_64")]
             {
-                #[target_feature(enable = "avx2")]
+                #[target_feature(enable = "avx2,fma")]
                 fn avx2($($argument: $type),*) $(-> $result)? {
                     portable::$name($($argument),*)
                 }
@@ -35,7 +35,7 @@ macro_rules! kernel {
                     // SAFETY: the CPU has what the function was compiled for.
                     return unsafe { avx512::$name($($argument),*) };
                 }
-                if is_x86_feature_detected!("avx2") {
+                if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
                     // SAFETY: the CPU has what the function was compiled for.
                     return unsafe { avx2($($argument),*) };
                 }
@@ -81,6 +81,11 @@ kernel! {
 kernel! {
     /// How many keys are at least `bound`, and the sum of their weights.
     mass_from(keys: &[f32], weights: &[f32], bound: f32) -> (usize, f64)
+}
+kernel! {
+    /// Of the mass of all blocks a part that surely lies in values of at least `bound`: of a block that reaches it, its
+    /// highest value's weight, or all but what the others weigh together at most if they do not: `below`.
+    mass_at_least(block_max: &[f32], block_top: &[f32], block_mass: &[f32], bound: f32, below: f32) -> f32
 }
 kernel! {
     /// Writes the indices of the values that are at least `bound`, in order, and the values; gives their number.
@@ -156,6 +161,8 @@ mod tests {
             let most = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
             assert_eq!(range(&values), (least, most));
             for bound in [f32::NEG_INFINITY, -2.0, 0.0, 3.9, 4.1] {
+                let bounded = mass_at_least(&values, &weights, &weights, bound, 0.5);
+                assert_eq!(bounded, portable::mass_at_least(&values, &weights, &weights, bound, 0.5));
                 assert_eq!(count_from(&values, bound), values.iter().filter(|&&value| value >= bound).count());
                 assert_eq!(
                     mass_from(&values, &weights, bound),

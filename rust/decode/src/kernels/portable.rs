@@ -115,6 +115,18 @@ pub fn mass_from(keys: &[f32], weights: &[f32], bound: f32) -> (usize, f64) {
 }
 
 #[inline(always)]
+pub fn mass_at_least(block_max: &[f32], block_top: &[f32], block_mass: &[f32], bound: f32, below: f32) -> f32 {
+    let mut sum = [0.0_f32; LANES];
+    let blocks = block_max.chunks(LANES).zip(block_top.chunks(LANES)).zip(block_mass.chunks(LANES));
+    for ((max, top), mass) in blocks {
+        for (((sum, &max), &top), &mass) in sum.iter_mut().zip(max).zip(top).zip(mass) {
+            *sum += if max >= bound { higher(mass - below, top) } else { 0.0 };
+        }
+    }
+    reduce(sum, |a, b| a + b)
+}
+
+#[inline(always)]
 pub fn collect(values: &[f32], block_max: &[f32], bound: f32, indices: &mut [u32], found: &mut [f32]) -> usize {
     let mut count = 0;
     for (number, (block, &max)) in values.chunks(BLOCK).zip(block_max).enumerate() {
