@@ -63,8 +63,11 @@ def test_attention_backward(ptx, monkeypatch, shape, change):
     assert_gradients_match(ptx, monkeypatch, shape, change, torch.bfloat16)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
-@pytest.mark.parametrize("resident_blocks", [7, 0], ids=["persistent", "a step a launch"])
+@pytest.mark.parametrize(
+    ("resident_blocks", "dtype"),
+    [(7, torch.bfloat16), (0, torch.bfloat16), (0, torch.float32)],
+    ids=["persistent", "a step a launch", "float32"],
+)
 @pytest.mark.parametrize("kind", ["lstm", "gru"])
 def test_recurrence(ptx, monkeypatch, kind, resident_blocks, dtype):
     test_recurrent.take_kernels(ptx, monkeypatch)

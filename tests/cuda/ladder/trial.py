@@ -82,6 +82,8 @@ FAMILIES = {
     "persistent": Family(
         _RECURRENT, [recurrent("lstm", (3, 35, 3, 9)), recurrent("gru", (3, 20, 3, 41))], resident_blocks=7
     ),
+    # Units for more than one warp's quarter of the depth.
+    "quarters": Family(_RECURRENT, [recurrent("lstm", (2, 3, 3, 72))]),
     "step": Family(_RECURRENT, [recurrent("lstm", (3, 35, 3, 9)), recurrent("gru", (3, 5, 3, 41))], resident_blocks=0),
     "loss": Family(["cross_entropy/softmax_gradient.cu"], [loss((3, 2500, 8), "all"), loss((7, 13, 5), "smoothing")]),
 }
