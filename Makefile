@@ -38,7 +38,7 @@ test-rust: $(VENV)/.built-test
 # Two files of tests beside each other: most tests keep one core busy, those of huge arrays stand in one file.
 test-python: $(VENV)/.built-test
 	$(call say,testing the Python package)
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile $(TESTS)
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 # libstdc++ is loaded early so that AddressSanitizer finds the function that throws.
 sanitize: $(VENV)/.built-test ## The kernel tests on an AddressSanitizer and UBSan build (ISAS="baseline avx2" for some instruction sets)
