@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from wordkiln import _rust
 from wordkiln.errors import FormatError
 from wordkiln.interop._layout import Shape, label
+from wordkiln.tokenizer._gguf import read_strings
 
 _MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
@@ -134,7 +134,7 @@ class _Reader:
         kind = self.number("<u4")
         count = self.count(f"items of {label(name)}", _MAX_ITEMS)
         if kind == _STRING:
-            strings, self.at = _rust.read_strings(self._data, self.at, count)
+            strings, self.at = read_strings(self._data, self.at, count)
             return strings
         dtype = np.dtype("?" if kind == _BOOL else _SCALARS.get(kind, "V0"))
         if not dtype.itemsize:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from wordkiln._rust import read_strings as read_strings  # for interop, which does not know the native parts
 from wordkiln.errors import FormatError
 
 # Token types, which SentencePiece's files number alike.
