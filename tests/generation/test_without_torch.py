@@ -61,12 +61,17 @@ for kind in ("lstm", "gru", "rnn", "transformer"):
 
     answer = model.chat(MESSAGES, **settings).text
     assert run("chat", ".", *options, input=json.dumps(MESSAGES)) == answer + "\\n"
-try:
-    wk.load(".", backend="torch")
-except wk.errors.DependencyError as error:
-    assert "pip install" in str(error)
-else:
-    raise AssertionError
+for needs_torch in (
+    lambda: wk.load(".", backend="torch"),
+    lambda: wk.Trainer,
+    lambda: wk.tasks.train_language_model("nothing.txt", "run"),  # before the missing file
+):
+    try:
+        needs_torch()
+    except wk.errors.DependencyError as error:
+        assert "pip install" in str(error)
+    else:
+        raise AssertionError
 """
 
 ROOT = Path(__file__).parents[2]
