@@ -70,8 +70,8 @@ cuda-build: $(VENV)/.built-test $(VENV)/.deps-cuda
 	@$(BIN)/python tests/cuda/imported.py $(CUDA)/cuda/_cuda*.so
 
 cuda-simt:
-	$(call say,running the kernels on a CPU)
-	@$(call CUDA_PYTEST,_simt) tests/cuda -m "not gpu" --ignore=tests/cuda/test_ptx.py
+	$(call say,running the kernels on a CPU: what takes too long with sanitizers)
+	@$(call CUDA_PYTEST,_simt) tests/cuda -m "slow and not gpu" --ignore=tests/cuda/test_ptx.py
 
 cuda-ptx:
 	$(call say,running their PTX)
