@@ -156,6 +156,13 @@ def test_large_heads_run_on_the_reference_with_one_warning(monkeypatch):
     ops.attention(*inputs)  # warns no more
 
 
+@pytest.mark.abuse
+@pytest.mark.parametrize("length", [-1, 5])
+def test_large_heads_have_their_lengths_checked(length):
+    with pytest.raises(ArgumentError, match=rf"key_lengths\[1\]={length}: must be 0 to 4"):
+        ops.attention(*draw((2, 2, 1, 3, 4, 257)), key_lengths=torch.tensor([4, length]))
+
+
 def test_float16_runs_on_the_reference(monkeypatch):
     monkeypatch.setattr(_checks, "_warned", set())
     with pytest.warns(UserWarning, match="dtype torch.float16"):

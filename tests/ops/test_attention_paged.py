@@ -172,6 +172,13 @@ def test_bad_arguments(change, message):
         ops.attention_paged(**(arguments | change))
 
 
+@pytest.mark.abuse
+def test_large_heads_have_their_lengths_checked():
+    q, pages = torch.zeros(2, 2, 1, 257), torch.zeros(4, 2, 1, 257)
+    with pytest.raises(ArgumentError, match=r"key_lengths\[0\]=5: must be 0 to 4"):
+        ops.attention_paged(q, pages, pages, torch.arange(4).view(2, 2), torch.tensor([5, 1]))
+
+
 def test_parameters_are_fine_where_no_gradient_is_recorded():
     q, k, v, table = draw(2, 2, 1, 1, 4, 3, 4)
     lengths = torch.tensor([9, 2])

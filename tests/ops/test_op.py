@@ -85,3 +85,10 @@ def test_no_gradient_is_kept_where_none_is_wanted(name, x):
     with torch.no_grad():
         assert not CALLS[name](x.clone().requires_grad_()).requires_grad
     assert not CALLS[name](x).requires_grad
+
+
+def test_another_default_device_does_not_move_the_loss(x):
+    inputs = (x, torch.ones(3, 256), torch.ones(64, dtype=torch.long))
+    wanted = ops.linear_cross_entropy(*inputs)
+    with torch.device("meta"):
+        assert torch.equal(ops.linear_cross_entropy(*inputs), wanted)

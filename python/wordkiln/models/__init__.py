@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
-from wordkiln.errors import DependencyError
+from wordkiln._lazy import import_name
 from wordkiln.models.config import ModelConfig
 
 if TYPE_CHECKING:
@@ -23,15 +22,7 @@ __all__ = ["CausalLM", "ModelConfig", "State", "detach_state"]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module 'wordkiln.models' has no attribute {name!r}")
-    try:
-        value = getattr(importlib.import_module(_LAZY[name]), name)
-    except ModuleNotFoundError as error:
-        if error.name != "torch":
-            raise
-        raise DependencyError(f"wordkiln.models.{name} needs torch: pip install 'wordkiln[train]'") from error
-    globals()[name] = value
+    value = globals()[name] = import_name(__name__, name, _LAZY)
     return value
 
 

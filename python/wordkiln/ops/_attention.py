@@ -115,6 +115,7 @@ def attention(
         ArgumentError: shapes, dtypes, devices or ranges do not fit.
     """
     fits = not torch.compiler.is_compiling() and _SHAPES.fit(q, k, v, key_lengths, bias, slopes)
+    fits = fits and q.shape[3] <= LARGEST_HEAD  # of what fits the kernel itself looks at the lengths
     if not fits:
         _check_grouped(q, k, v, key_lengths, bias)
         check_slopes(q, slopes)
@@ -127,7 +128,7 @@ def attention(
     _check_dropout(dropout, seed)
     scale = 1 / math.sqrt(q.shape[3]) if scale is None else float(scale)
     seed = _seed(seed, dropout)
-    lacks = attention_lacks(q)
+    lacks = None if fits else attention_lacks(q)
     if lacks is None and q.is_cuda and bias is not None and bias.requires_grad and torch.is_grad_enabled():
         lacks = "the gradient of a bias on a GPU"
     if lacks is not None:

@@ -11,7 +11,14 @@ from torch import Tensor
 from wordkiln import _kernels
 from wordkiln.errors import ArgumentError
 from wordkiln.ops import reference
-from wordkiln.ops._attention import attention_lacks, check_integers, check_lengths, check_scores, check_slopes
+from wordkiln.ops._attention import (
+    LARGEST_HEAD,
+    attention_lacks,
+    check_integers,
+    check_lengths,
+    check_scores,
+    check_slopes,
+)
 from wordkiln.ops._attention_kernel import contiguous_rows, empty_outputs, for_kernel
 from wordkiln.ops._checks import check_tensor, warn_once
 from wordkiln.ops._op import op
@@ -96,6 +103,7 @@ def attention_paged(
     """
     tensors = (q, key_pages, value_pages, page_table, key_lengths)
     fits = not torch.compiler.is_compiling() and _SHAPES.fit(*tensors, slopes)
+    fits = fits and q.shape[3] <= LARGEST_HEAD  # of what fits the kernel itself looks at the lengths
     if not fits:
         _check(*tensors)
         check_slopes(q, slopes)
@@ -104,7 +112,7 @@ def attention_paged(
     check_scores(q, key_pages.shape[2], window, soft_cap, slopes)
     scale = 1 / math.sqrt(q.shape[-1]) if scale is None else float(scale)
     page_table, key_lengths = page_table.contiguous(), key_lengths.contiguous()
-    lacks = attention_lacks(q)
+    lacks = None if fits else attention_lacks(q)
     if lacks is not None:
         warn_once("attention_paged", lacks)
         both = reference.attention_paged(

@@ -129,7 +129,8 @@ def linear_cross_entropy_kernel(
         z_loss,
         mean,
     )
-    return torch.full((), loss, dtype=torch.float64 if hidden.dtype is torch.float64 else torch.float32), *grads
+    dtype = torch.float64 if hidden.dtype is torch.float64 else torch.float32
+    return torch.full((), loss, dtype=dtype, device="cpu"), *grads
 
 
 @linear_cross_entropy_kernel.register_fake

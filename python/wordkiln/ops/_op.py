@@ -16,7 +16,8 @@ from torch import Tensor
 from wordkiln import _kernels
 
 _AS_IT_IS = nullcontext()
-_NOTHING = {dtype: torch.empty(0, dtype=dtype) for dtype in (torch.float32, torch.float64, torch.bfloat16)}
+# device: a user may have set another default one.
+_NOTHING = {x: torch.empty(0, dtype=x, device="cpu") for x in (torch.float32, torch.float64, torch.bfloat16)}
 _NOTHINGS = {id(x) for x in _NOTHING.values()}
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
 from wordkiln._allocator import keep_freed_memory
-from wordkiln.errors import DependencyError
+from wordkiln._lazy import import_name
 from wordkiln.training.config import TrainingConfig
 
 if TYPE_CHECKING:
@@ -39,15 +38,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module 'wordkiln.training' has no attribute {name!r}")
-    try:
-        value = getattr(importlib.import_module(_LAZY[name]), name)
-    except ModuleNotFoundError as error:
-        if error.name != "torch":
-            raise
-        raise DependencyError(f"wordkiln.training.{name} needs torch: pip install 'wordkiln[train]'") from error
-    globals()[name] = value
+    value = globals()[name] = import_name(__name__, name, _LAZY)
     return value
 
 
