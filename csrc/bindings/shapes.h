@@ -1,4 +1,4 @@
-// Shapes that an op's tensors must have, asked in one call: Python takes 2 us a tensor to look at them (ops/_checks.py).
+// Shapes that an op's tensors must have, asked in one call: Python takes 2 us a tensor for it (ops/_checks.py).
 #pragma once
 
 #include <pybind11/pybind11.h>
