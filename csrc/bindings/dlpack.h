@@ -7,7 +7,7 @@
 namespace wordkiln::bindings::dlpack {
 
 constexpr uint32_t kMajorVersion = 1;
-constexpr int32_t kCpu = 1;
+constexpr int32_t kCpu = 1, kCuda = 2;
 constexpr uint8_t kInt = 0, kFloat = 2, kBfloat = 4;
 
 struct Version {

@@ -54,7 +54,7 @@ bool TensorShapes::fit(const py::args& tensors) const {
       continue;
     }
     const std::optional<dlpack::Tensor> x = try_view_tensor(tensor);
-    if (!x) return false;
+    if (!x || x->device.type != dlpack::kCpu) return false;
     if (i == 0) found.first = x->dtype;
     if (!fits(wanted_[i], *x, found)) return false;
   }
@@ -102,14 +102,22 @@ bool is_option(py::handle x) {
 
 }  // namespace
 
-bool are_plain(const py::tuple& inputs) {
-  return std::ranges::all_of(inputs, [](py::handle x) { return is_option(x) || try_view_tensor(x); });
+py::object plain_device(const py::tuple& inputs) {
+  const char* found = nullptr;
+  for (const py::handle input : inputs) {
+    if (is_option(input)) continue;
+    const std::optional<dlpack::Tensor> x = try_view_tensor(input);
+    if (!x || (x->device.type != dlpack::kCpu && x->device.type != dlpack::kCuda)) return py::none();
+    if (found == nullptr) found = x->device.type == dlpack::kCpu ? "cpu" : "cuda";
+  }
+  if (found == nullptr) return py::none();
+  return py::str(found);
 }
 
 void register_shapes(py::module_& m) {
   // An ordinary metaclass: stubs cannot name pybind11's own.
   const auto metaclass = py::metaclass(reinterpret_cast<PyObject*>(&PyType_Type));
-  m.def("are_plain", &are_plain, py::arg("inputs"));
+  m.def("plain_device", &plain_device, py::arg("inputs"));
   py::class_<TensorShapes>(m, "TensorShapes", metaclass)
       .def(py::init<const std::string&>(), py::arg("pattern"))
       .def("fit", &TensorShapes::fit);

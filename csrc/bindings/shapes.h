@@ -59,7 +59,8 @@ class TensorShapes {
   std::vector<Wanted> wanted_;
 };
 
-// Whether an op's inputs are all numbers, words, None, or tensors as those that TensorShapes takes, of any dtype.
-bool are_plain(const pybind11::tuple& inputs);
+// The kind of device of an op's first tensor, "cpu" or "cuda", where its inputs are all numbers, words, None, or tensors
+// of class torch.Tensor or torch.nn.Parameter itself, of any dtype, on such devices. Else, or without a tensor, None.
+pybind11::object plain_device(const pybind11::tuple& inputs);
 
 }  // namespace wordkiln::bindings

@@ -86,7 +86,6 @@ std::optional<dlpack::Tensor> try_view_tensor(py::handle tensor) {
     PyErr_Clear();  // a wrapper of torch.func, say, which is of class torch.Tensor and has no memory
     return std::nullopt;
   }
-  if (x.device.type != dlpack::kCpu) return std::nullopt;
   return x;
 }
 

@@ -25,7 +25,7 @@ struct TensorView {
 // A float32, float64 or bfloat16 tensor on the CPU with so many dimensions; refuses everything else.
 TensorView view_tensor(const char* name, pybind11::handle tensor, size_t dimensions);
 
-// Any tensor on the CPU of class torch.Tensor or torch.nn.Parameter itself; else nothing, and no error.
+// Any tensor with memory of class torch.Tensor or torch.nn.Parameter itself; else nothing, and no error.
 std::optional<dlpack::Tensor> try_view_tensor(pybind11::handle tensor);
 
 // The kernels' name of a dtype, or nothing where they have none.

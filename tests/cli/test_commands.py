@@ -59,6 +59,8 @@ WRONG = {
     "vocabulary too small": ("train corpus.txt -o new --vocab-size 10", "vocab_size"),
     "output in use": ("train corpus.txt -o run", "run"),
     "unknown kind": ("train corpus.txt -o new --vocab-size 300 --kind perceptron", "perceptron"),
+    "no such device": ("train corpus.txt -o new --vocab-size 300 --device tpu", "device='tpu'"),
+    "device without numbers": ("train corpus.txt -o new --vocab-size 300 --device meta", "device='meta'"),
     "negative steps": ("train corpus.txt -o new --vocab-size 300 --steps -1", "max_steps"),
     "nothing to generate from": ("generate nowhere --prompt a", "nowhere"),
     "temperature below zero": ("generate run --prompt a --temperature -1", "temperature"),

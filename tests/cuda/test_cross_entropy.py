@@ -24,7 +24,7 @@ OPTIONS = {
 def take_kernel(simt, monkeypatch):
     """The executor's module in place of `_cuda`, and its kernel called for CPU tensors."""
     monkeypatch.setattr(_cuda, "_module", simt)
-    monkeypatch.setattr(linear_cross_entropy_kernel, "_forward", _cross_entropy_cuda.loss_and_gradients)
+    monkeypatch.setitem(linear_cross_entropy_kernel._kernels, "cpu", _cross_entropy_cuda.loss_and_gradients)
 
 
 @pytest.fixture
@@ -94,14 +94,15 @@ def test_float32_is_right_to_float32(gpu, options):
         torch.testing.assert_close(ours.double(), exact, rtol=1e-5, atol=1e-6)
 
 
-def test_in_chunks_the_same(gpu, monkeypatch):
+@pytest.mark.parametrize(("width", "chunks"), [(2, 4), (6, 2)])  # of 3 rows, but no fewer than the width
+def test_in_chunks_the_same(gpu, monkeypatch, width, chunks):
     options = OPTIONS["all"]
-    inputs = draw((10, 40, 6), torch.float32, options)
+    inputs = draw((10, 40, width), torch.float32, options)
     want = loss_and_gradients(ops, *inputs, torch.float32, options)
     gpu.take_counters()
     monkeypatch.setattr(_cross_entropy_cuda, "_CHUNK_ELEMENTS", 3 * 40)
     got = loss_and_gradients(ops, *inputs, torch.float32, options)
-    assert gpu.take_counters()["launches"] == 4
+    assert gpu.take_counters()["launches"] == chunks
     for ours, theirs in zip(got, want, strict=True):
         torch.testing.assert_close(ours, theirs)  # sums in another order
 

@@ -1,6 +1,7 @@
 """`ops.attention` on device "cuda": with fake tensors, and with the CPU executor in the GPU's place."""
 
 import types
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -26,9 +27,9 @@ def gpu(simt, monkeypatch):
 @pytest.fixture
 def on_cpu_tensors(gpu, monkeypatch):
     """The GPU's kernels are called for CPU tensors too."""
-    monkeypatch.setattr(attention_kernel, "_forward", _attention_cuda.forward)
-    monkeypatch.setattr(attention_backward_kernel, "_forward", _attention_cuda.backward)
-    monkeypatch.setattr(attention_paged_kernel, "_forward", _attention_cuda.paged)
+    monkeypatch.setitem(attention_kernel._kernels, "cpu", _attention_cuda.forward)
+    monkeypatch.setitem(attention_backward_kernel._kernels, "cpu", _attention_cuda.backward)
+    monkeypatch.setitem(attention_paged_kernel._kernels, "cpu", _attention_cuda.paged)
     return gpu
 
 
@@ -135,10 +136,12 @@ def test_launches_go_to_torch_s_current_stream_and_device(monkeypatch):
     streams = {}
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: types.SimpleNamespace(cuda_stream=streams[device]))
     monkeypatch.setattr(torch.cuda, "device", lambda device: ("guard", device))
-    x = types.SimpleNamespace(is_cuda=True, device="cuda:1")
-    streams["cuda:1"] = 77
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    x = types.SimpleNamespace(is_cuda=True, device=torch.device("cuda:1"))
+    streams[x.device] = 77
     assert _cuda.stream(x) == 77
-    assert _cuda.guard(x) == ("guard", "cuda:1")
+    assert _cuda.guard(x) == ("guard", x.device)
+    assert isinstance(_cuda.guard(types.SimpleNamespace(is_cuda=True, device=torch.device("cuda:0"))), nullcontext)
 
 
 SIZES = (1, 1, 1, 4, 4, 16)

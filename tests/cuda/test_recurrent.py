@@ -25,8 +25,8 @@ def take_kernels(simt, monkeypatch):
     """The executor's module in place of `_cuda`, and its kernels called for CPU tensors."""
     monkeypatch.setattr(_cuda, "_module", simt)
     monkeypatch.setattr(_checks, "_warned", set())
-    monkeypatch.setattr(recurrent, "_forward", _recurrent_cuda.forward)
-    monkeypatch.setattr(recurrent_backward, "_forward", _recurrent_cuda.backward)
+    monkeypatch.setitem(recurrent._kernels, "cpu", _recurrent_cuda.forward)
+    monkeypatch.setitem(recurrent_backward._kernels, "cpu", _recurrent_cuda.backward)
     monkeypatch.setattr(_recurrence, "kernel_lacks", lambda x, **_: None)  # float16, which the CPU's kernels lack
 
 

@@ -76,16 +76,16 @@ def test_wrappers_of_torch_func_do_not_fit():
 
 
 @pytest.mark.parametrize(
-    ("inputs", "plain"),
+    ("inputs", "device"),
     [
-        ((None, True, 3, 0.5, "lstm", [True, False], zeros(2), torch.nn.Parameter(zeros(2))), True),
-        ((zeros(2, dtype=torch.float16), zeros(2, dtype=torch.int32)), True),
-        ((zeros(2), torch.zeros(2, device="meta")), False),
-        ((zeros(2).as_subclass(Own),), False),
-        (((1, 2),), False),
-        ((object(),), False),
-        ((), True),
+        ((None, True, 3, 0.5, "lstm", [True, False], zeros(2), torch.nn.Parameter(zeros(2))), "cpu"),
+        ((zeros(2, dtype=torch.float16), zeros(2, dtype=torch.int32)), "cpu"),
+        ((zeros(2), torch.zeros(2, device="meta")), None),
+        ((zeros(2).as_subclass(Own),), None),
+        (((1, 2),), None),
+        ((object(),), None),
+        ((), None),
     ],
 )
-def test_plain_inputs(inputs, plain):
-    assert _kernels.are_plain(inputs) is plain
+def test_plain_device(inputs, device):
+    assert _kernels.plain_device(inputs) == device

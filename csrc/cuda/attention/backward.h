@@ -168,7 +168,9 @@ attention_key_grad_kernel(const BackwardParams p) {
   using Shape = BackwardShape<kSize>;
   constexpr int kSlices = kSize / Shape::kSlice;
   const int kv_head = device::block_index() % p.scores.kv_heads, rest = device::block_index() / p.scores.kv_heads;
-  const Tile tile(p.scores, p.scores.key_offsets, p.scores.keys, rest / kSlices, Shape::kRows);
+  // Backwards: with a causal mask the first keys have most to do.
+  const int slots = device::block_count() / (p.scores.kv_heads * kSlices);
+  const Tile tile(p.scores, p.scores.key_offsets, p.scores.keys, slots - 1 - rest / kSlices, Shape::kRows);
   const Row row(p.scores, tile.row);
   if (tile.first >= (p.scores.key_offsets == nullptr ? p.scores.keys : row.keys)) return;
   auto& s = device::shared<KeyGradShared<T, kSize>>();

@@ -6,6 +6,7 @@
 #include "cuda/attention/scores.h"
 #include "cuda/attention/shared_tile.h"
 #include "cuda/device/launch.h"
+#include "cuda/device/reduce.h"
 
 namespace wordkiln::cuda {
 
@@ -159,18 +160,18 @@ class DecodeWarp {
   SoftmaxSums sums_[2];
 };
 
-// Blocks: [B, Hkv, tiles of rows, splits / kWarps].
+// Warps: [B, Hkv, tiles of rows, splits].
 template <typename T, int kSize>
 WORDKILN_KERNEL(DecodeShape::kThreads)
 attention_decode_kernel(const ForwardParams p) {
   auto& s = device::shared<DecodeShared<T, kSize>>();
   const int tiles =
       (p.scores.heads / p.scores.kv_heads * p.scores.queries + DecodeShape::kRows - 1) / DecodeShape::kRows;
-  const int quarters = (p.splits + DecodeShape::kWarps - 1) / DecodeShape::kWarps;
-  const int split = device::block_index() % quarters * DecodeShape::kWarps + device::warp_index();
-  if (split >= p.splits) return;
-  const int item = device::block_index() / quarters, tile = item % tiles, kv_head = item / tiles % p.scores.kv_heads;
-  const Row row(p.scores, item / tiles / p.scores.kv_heads);
+  const int warp = device::block_index() * DecodeShape::kWarps + device::warp_index();
+  const int split = warp % p.splits, item = warp / p.splits;
+  const int tile = item % tiles, kv_head = item / tiles % p.scores.kv_heads, batch = item / tiles / p.scores.kv_heads;
+  if (batch >= p.scores.batch) return;
+  const Row row(p.scores, batch);
   // Splits are of what the longest row may have: a short row leaves its last ones empty, and the host need not know.
   constexpr int kKeys = DecodeTiles<T, kSize>::kKeys;
   const int64_t span = (p.scores.keys + p.splits * kKeys - 1) / (p.splits * kKeys) * kKeys;
@@ -179,46 +180,56 @@ attention_decode_kernel(const ForwardParams p) {
   DecodeWarp<T, kSize>(p, s.warps[device::warp_index()], row, kv_head, tile * DecodeShape::kRows).run(keys, split);
 }
 
-// One warp a row of lse.
+// Columns of a row of lse that a warp joins. All of a row in one warp would wait for memory one column after the other.
+constexpr int kJoinColumns = 32;
+
+WORDKILN_HOST_DEVICE inline int join_warps(const ScoreParams& p) {
+  return (p.head_size + kJoinColumns - 1) / kJoinColumns;
+}
+
 template <typename T>
 WORDKILN_KERNEL(DecodeShape::kThreads)
 attention_join_kernel(const ForwardParams p) {
   const ScoreParams& s = p.scores;
-  const int64_t index = static_cast<int64_t>(device::block_index()) * DecodeShape::kWarps + device::warp_index();
+  const int64_t warp = static_cast<int64_t>(device::block_index()) * DecodeShape::kWarps + device::warp_index();
+  const int64_t index = warp / join_warps(s);
+  const int column = static_cast<int>(warp % join_warps(s)) * kJoinColumns + device::lane();
   if (index >= static_cast<int64_t>(s.batch) * s.heads * s.queries) return;
   const int query = static_cast<int>(index % s.queries), head = static_cast<int>(index / s.queries % s.heads);
   const Row row(s, static_cast<int>(index / s.queries / s.heads));
   const Range seen = row.visible(query);
   const bool sees = seen.begin < seen.end;
   float largest = -INFINITY;
-  for (int i = 0; i < p.splits; ++i) largest = fmaxf(largest, part_of(p, index, i)[s.head_size]);
+  for (int i = device::lane(); i < p.splits; i += 32) largest = fmaxf(largest, part_of(p, index, i)[s.head_size]);
+  largest = device::warp_max(largest);
   const float base = largest == -INFINITY ? 0.0f : largest;
   float total = 0.0f;
-  for (int i = 0; i < p.splits; ++i) {
+  for (int i = device::lane(); i < p.splits; i += 32) {
     const float* part = part_of(p, index, i);
     total += part[s.head_size + 1] * device::exp2_fast(part[s.head_size] - base);
   }
-  T* out = head_of(static_cast<T*>(p.out), p.out_strides, row.index, head, query).data;
-  for (int column = device::lane(); column < s.head_size; column += 32) {
-    float sum = 0.0f;
-    for (int i = 0; i < p.splits; ++i) {
-      const float* part = part_of(p, index, i);
-      sum += part[column] * device::exp2_fast(part[s.head_size] - base);
-    }
-    out[column] = device::from_float<T>(sees ? sum / total : 0.0f);
+  total = device::warp_sum(total);
+  if (column == 0) p.lse[index] = sees ? kLn2 * (base + log2f(total)) : -INFINITY;
+  if (column >= s.head_size) return;
+  float sum = 0.0f;
+  for (int i = 0; i < p.splits; ++i) {
+    const float* part = part_of(p, index, i);
+    sum += part[column] * device::exp2_fast(part[s.head_size] - base);
   }
-  if (device::lane() == 0) p.lse[index] = sees ? kLn2 * (base + log2f(total)) : -INFINITY;
+  T* out = head_of(static_cast<T*>(p.out), p.out_strides, row.index, head, query).data;
+  out[column] = device::from_float<T>(sees ? sum / total : 0.0f);
 }
 
 template <typename T, int kSize>
 void launch_decode(const ForwardParams& p, Stream stream) {
   const ScoreParams& s = p.scores;
   const int tiles = (s.heads / s.kv_heads * s.queries + DecodeShape::kRows - 1) / DecodeShape::kRows;
-  const int quarters = (p.splits + DecodeShape::kWarps - 1) / DecodeShape::kWarps;
-  device::launch(attention_decode_kernel<T, kSize>, s.batch * s.kv_heads * tiles * quarters, DecodeShape::kThreads,
-                 sizeof(DecodeShared<T, kSize>), stream, device::Launch::kIndependent, p);
-  const int rows = s.batch * s.heads * s.queries;
-  device::launch(attention_join_kernel<T>, (rows + DecodeShape::kWarps - 1) / DecodeShape::kWarps,
+  const auto blocks = [](int64_t warps) {
+    return static_cast<int>((warps + DecodeShape::kWarps - 1) / DecodeShape::kWarps);
+  };
+  device::launch(attention_decode_kernel<T, kSize>, blocks(int64_t{s.batch} * s.kv_heads * tiles * p.splits),
+                 DecodeShape::kThreads, sizeof(DecodeShared<T, kSize>), stream, device::Launch::kIndependent, p);
+  device::launch(attention_join_kernel<T>, blocks(int64_t{s.batch} * s.heads * s.queries * join_warps(s)),
                  DecodeShape::kThreads, 0, stream, device::Launch::kIndependent, p);
 }
 

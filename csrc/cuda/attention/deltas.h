@@ -7,38 +7,56 @@
 
 namespace wordkiln::cuda {
 
-constexpr int kDeltaWarps = 4;
+constexpr int kDeltaThreads = 128;
+constexpr int kDeltaLanes = 8;  // of a row: at head size 64 one load of 16 bytes each
 
 // The rows of lse, one after the other: of packed texts there is one batch.
 inline int64_t lse_rows(const ScoreParams& p) {
   return (p.query_offsets == nullptr ? int64_t{p.batch} : 1) * p.heads * p.queries;
 }
 
-// One warp a row.
+// The sum of products of `kPart` elements, which lie where a load of all of them may read.
+template <int kPart, typename T>
+WORDKILN_DEVICE float product(const T* x, const T* y) {
+  struct alignas(kPart * sizeof(T)) Part {
+    T elements[kPart];
+  };
+  const Part a = *reinterpret_cast<const Part*>(x), b = *reinterpret_cast<const Part*>(y);
+  float sum = 0.0f;
+  WORDKILN_UNROLL
+  for (int i = 0; i < kPart; ++i) sum += device::to_float(a.elements[i]) * device::to_float(b.elements[i]);
+  return sum;
+}
+
 template <typename T>
-WORDKILN_KERNEL(kDeltaWarps * 32)
+WORDKILN_KERNEL(kDeltaThreads)
 attention_deltas_kernel(const BackwardParams p, int64_t rows) {
-  const int64_t index = static_cast<int64_t>(device::block_index()) * kDeltaWarps + device::warp_index();
-  if (index >= rows) return;
+  // Rows of 16-bit elements start at multiples of 16 bytes; of float32 anywhere.
+  constexpr int kPart = sizeof(T) == 2 ? 8 : 1;
+  const int64_t thread = static_cast<int64_t>(device::block_index()) * kDeltaThreads + device::thread_index();
+  // Lanes without a row take the last one: all take part in the sum.
+  const int64_t own = thread / kDeltaLanes, index = own < rows ? own : rows - 1;
   const int query = static_cast<int>(index % p.scores.queries);
   const int head = static_cast<int>(index / p.scores.queries % p.scores.heads);
   const int batch = static_cast<int>(index / p.scores.queries / p.scores.heads);
   const T* out = head_of(static_cast<const T*>(p.out), p.out_strides, batch, head, query).data;
   const T* grad_out = head_of(static_cast<const T*>(p.grad_out), p.grad_out_strides, batch, head, query).data;
   float sum = 0.0f;
-  for (int column = device::lane(); column < p.scores.head_size; column += 32) {
-    sum += device::to_float(out[column]) * device::to_float(grad_out[column]);
+  const int lane = static_cast<int>(thread % kDeltaLanes);
+  for (int column = lane * kPart; column < p.scores.head_size; column += kDeltaLanes * kPart) {
+    sum += product<kPart>(out + column, grad_out + column);
   }
-  sum = device::warp_sum(sum);
-  if (device::lane() == 0) p.deltas[index] = sum - (p.grad_lse == nullptr ? 0.0f : p.grad_lse[index]);
+  sum = device::eight_lanes_sum(sum);
+  if (own < rows && lane == 0) p.deltas[index] = sum - (p.grad_lse == nullptr ? 0.0f : p.grad_lse[index]);
 }
 
 template <typename T>
 void launch_deltas(const BackwardParams& p, Stream stream) {
   const int64_t rows = lse_rows(p.scores);
   if (rows == 0) return;
-  device::launch(attention_deltas_kernel<T>, static_cast<int>((rows + kDeltaWarps - 1) / kDeltaWarps), kDeltaWarps * 32,
-                 0, stream, device::Launch::kIndependent, p, rows);
+  constexpr int kRows = kDeltaThreads / kDeltaLanes;
+  device::launch(attention_deltas_kernel<T>, static_cast<int>((rows + kRows - 1) / kRows), kDeltaThreads, 0, stream,
+                 device::Launch::kIndependent, p, rows);
 }
 
 }  // namespace wordkiln::cuda

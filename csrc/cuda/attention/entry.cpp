@@ -10,7 +10,7 @@ namespace {
 
 // Rows of queries times heads that share a key head, up to which the keys are split.
 constexpr int64_t kDecodeRows = 16;
-constexpr int64_t kLeastKeys = 64;  // of a split
+constexpr int64_t kLeastKeys = 32;  // of a split
 
 bool is_decoding(DType dtype, const AttentionForward& a) {
   if (dtype == DType::kFloat32) return false;
@@ -19,13 +19,14 @@ bool is_decoding(DType dtype, const AttentionForward& a) {
   return simple && a.sizes.heads / a.sizes.kv_heads * a.sizes.queries <= kDecodeRows;
 }
 
-// Enough warps for eight on every multiprocessor, as long as each has some keys.
+// As many warps as a multiprocessor's shared memory has room for, as long as each has some keys: one more would have the
+// device to itself when all others are done.
 int splits_of(const AttentionForward& a) {
-  const int64_t warps = int64_t{8} * device::processors();
+  const int64_t warps = int64_t{a.sizes.head_size <= 64 ? 16 : 8} * device::processors();
   const int64_t items =
       a.sizes.batch * a.sizes.kv_heads * ((a.sizes.heads / a.sizes.kv_heads * a.sizes.queries + 15) / 16);
   const int64_t most = std::max<int64_t>(1, (a.sizes.keys + kLeastKeys - 1) / kLeastKeys);
-  return static_cast<int>(std::clamp<int64_t>((warps + items - 1) / items, 1, most));
+  return static_cast<int>(std::clamp<int64_t>(warps / items, 1, most));
 }
 
 ForwardParams forward_params(DType dtype, const AttentionForward& a, void* workspace) {

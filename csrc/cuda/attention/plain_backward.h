@@ -58,7 +58,9 @@ attention_plain_key_grad_kernel(const BackwardParams p) {
   constexpr int kRows = PlainShape::kRows;
   const ScoreParams& s = p.scores;
   const int kv_head = device::block_index() % s.kv_heads, group = s.heads / s.kv_heads, size = s.head_size;
-  const Tile tile(s, s.key_offsets, s.keys, device::block_index() / s.kv_heads, kRows * PlainShape::kWarps);
+  // Backwards: with a causal mask the first keys have most to do.
+  const int slot = (device::block_count() - 1 - device::block_index()) / s.kv_heads;
+  const Tile tile(s, s.key_offsets, s.keys, slot, kRows * PlainShape::kWarps);
   const Row row(s, tile.row);
   const int first = tile.first + device::warp_index() * kRows, batch = batch_of(s, row);
   const int owned = s.key_offsets == nullptr ? s.keys : row.keys;

@@ -29,6 +29,7 @@ def train(
     precision: Annotated[str, typer.Option(help="float32, or bfloat16 where the processor has it.")] = "float32",
     seed: Annotated[int, typer.Option(help="Same seed, machine and threads: same model.")] = 0,
     threads: Annotated[int | None, typer.Option(help="Threads to use; default all.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, or cuda where torch finds a GPU.")] = "cpu",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --output.")] = False,
 ) -> None:
     """Train a tokenizer and a language model on your text.
@@ -77,6 +78,7 @@ def train(
         pattern=pattern,
         model=model,
         training=training,
+        device=device,
         resume=resume,
         say=console.print,
     )

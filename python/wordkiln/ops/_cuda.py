@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 LEAST_CAPABILITY = 80
+_AS_IT_IS = contextlib.nullcontext()
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 try:
@@ -58,7 +59,9 @@ def dtype_name(x: Tensor) -> str:
 
 def guard(x: Tensor) -> contextlib.AbstractContextManager[object]:
     """Makes the device of `x` the current one, which launches go to."""
-    return torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext()
+    if not x.is_cuda or x.device.index == torch.cuda.current_device():
+        return _AS_IT_IS
+    return torch.cuda.device(x.device)
 
 
 def stream(x: Tensor) -> int:

@@ -42,10 +42,15 @@ class Op:
             return _own(forward(*inputs))
 
         self._op = torch.library.custom_op(name, of_torch, mutates_args=(), device_types=device_types, schema=schema)
-        self._forward = forward
+        self._name = forward.__name__
+        self._kernels = {"cpu": forward}  # by the kind of device
         self._apply: Callable[..., Any] = self._op  # it says so itself where a second derivative is asked for
         self.register_fake = self._op.register_fake
-        self.register_kernel = self._op.register_kernel
+
+    def register_kernel(self, device_type: str, kernel: Callable[..., Any]) -> None:
+        """As torch.library.register_kernel."""
+        self._op.register_kernel(device_type, kernel)
+        self._kernels[device_type] = kernel
 
     def register_autograd(self, differentiate: Callable[..., Any], *, setup_context: Callable[..., None]) -> None:
         """As torch.library.register_autograd."""
@@ -53,20 +58,21 @@ class Op:
 
         # Not torch's own form with setup_context, which looks up the signature of forward in every call: 20 to 150 us.
         def forward(ctx: Any, *inputs: Any) -> Any:
-            output = _own(self._forward(*inputs))
+            output = _own(self._kernels[_kernels.plain_device(inputs)](*inputs))
             setup_context(ctx, inputs, output)
             return output
 
         members = {"forward": staticmethod(forward), "backward": staticmethod(differentiate)}
-        function: Any = type(self._forward.__name__, (torch.autograd.Function,), members)
+        function: Any = type(self._name, (torch.autograd.Function,), members)
         self._apply = function.apply
 
     def __call__(self, *inputs: Any) -> Any:
-        if _is_watched() or not _kernels.are_plain(inputs):
+        kernel = None if _is_watched() else self._kernels.get(_kernels.plain_device(inputs))
+        if kernel is None:
             return self._op(*inputs)
         if torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in inputs):
             return self._apply(*inputs)
-        return self._forward(*inputs)
+        return kernel(*inputs)
 
 
 def op(name: str, *, schema: str | None = None, device_types: str | None = "cpu") -> Callable[[Callable[..., Any]], Op]:

@@ -34,6 +34,7 @@ def train_language_model(
     pattern: str = "cl100k",
     model: Mapping[str, Any] | None = None,
     training: Mapping[str, Any] | None = None,
+    device: str = "cpu",
     resume: bool = False,
     say: Callable[[str], None] | None = None,
 ) -> TrainingResult:
@@ -53,11 +54,13 @@ def train_language_model(
         pattern: Pre-tokenization pattern of that tokenizer.
         model: Fields of `wordkiln.models.ModelConfig`, such as ``{"hidden_size": 512}``.
         training: Fields of `wordkiln.training.TrainingConfig`, such as ``{"max_steps": 5000}``.
-        resume: Go on with the run that `output_dir` holds.
+        device: Where the model is trained, as torch names it: "cpu", "cuda", "cuda:1".
+        resume: Go on with the run that `output_dir` holds, on this device or another.
         say: Called with one line at the start of each part.
 
     Raises:
-        ArgumentError: a field is out of its range, or `output_dir` holds a run and `resume` is false.
+        ArgumentError: a field is out of its range, `output_dir` holds a run and `resume` is false, or there is no such
+            device.
         PathError: a source is missing or unreadable.
         FormatError: a source is malformed, or `resume` finds a run of another tokenizer or model.
         DependencyError: torch is not installed.
@@ -67,6 +70,8 @@ def train_language_model(
     say = say or (lambda line: None)
     output_dir = Path(output_dir)
     settings = TrainingConfig(**(training or {}))
+    if device != "cpu":
+        _check_device(device)
     if resume:
         tok = Tokenizer.load(output_dir)
         dataset = TokenDataset.load(output_dir / "data")
@@ -88,15 +93,25 @@ def train_language_model(
     from wordkiln.training import Trainer
 
     if resume:
-        network = CausalLM.from_pretrained(output_dir / "last")
+        network = CausalLM.from_pretrained(output_dir / "last", device=device)
     else:
         torch.manual_seed(settings.seed)
-        network = CausalLM(config)
+        network = CausalLM(config).to(device)
     say(
         f"training a {network.config.kind} of {network.num_parameters():,} parameters"
         f" on {dataset.train.num_tokens:,} tokens; {dataset.valid.num_tokens:,} held out"
     )
     return Trainer(network, dataset, output_dir, tokenizer=tok, config=settings).fit(resume=resume)
+
+
+def _check_device(device: str) -> None:
+    import torch
+
+    try:
+        torch.zeros(1, device=device).item()  # "meta" is a device, too, but its tensors have no numbers
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # "Torch not compiled with CUDA" is the second
+        reason = str(error).splitlines()[0]
+        raise ArgumentError(f"device={device!r}: torch {torch.__version__} cannot use it: {reason}") from error
 
 
 def _tokenizer(
