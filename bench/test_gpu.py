@@ -56,8 +56,8 @@ def replayed(call):
 
 def near(one, other):
     for a, b in zip(one, other, strict=True):
-        # bfloat16 sums of some hundred terms, in another order.
-        torch.testing.assert_close(a.float(), b.float(), rtol=0.05, atol=0.05)
+        # 16-bit sums of some hundred terms in another order, through hundreds of steps.
+        torch.testing.assert_close(a.float(), b.float(), rtol=0.05, atol=0.02 * max(1.0, b.float().abs().max().item()))
 
 
 def compare(work, name, ours, theirs, products):

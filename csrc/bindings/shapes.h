@@ -59,8 +59,9 @@ class TensorShapes {
   std::vector<Wanted> wanted_;
 };
 
-// The kind of device of an op's first tensor, "cpu" or "cuda", where its inputs are all numbers, words, None, or tensors
-// of class torch.Tensor or torch.nn.Parameter itself, of any dtype, on such devices. Else, or without a tensor, None.
+// The kind of device of an op's first tensor, "cpu" or "cuda", where its inputs are all numbers, words, None, or
+// tensors of class torch.Tensor or torch.nn.Parameter itself, of any dtype, on such devices. Else, or without a tensor,
+// None.
 pybind11::object plain_device(const pybind11::tuple& inputs);
 
 }  // namespace wordkiln::bindings

@@ -23,6 +23,13 @@ def test_matches_the_definition(simt, monkeypatch, shape, change):
     assert simt.take_counters()["launches"] == 2  # the keys' and the joining one
 
 
+@pytest.mark.parametrize("change", ["causal", "window", "lengths", "soft-cap"])
+@pytest.mark.parametrize("shape", SHAPES[:4], ids=str)
+def test_matches_in_float32(simt, monkeypatch, shape, change):
+    assert_matches(simt, monkeypatch, shape, CHANGES[change], torch.float32)
+    assert simt.take_counters()["mma"] == 0
+
+
 def test_no_order_of_threads_or_copies_changes_a_bit(scheduled, monkeypatch):
     q, k, v = draw((2, 8, 2, 2, 300, 64), torch.float16)
     got = run(scheduled, monkeypatch, q, k, v, {})

@@ -1,9 +1,11 @@
 """The kernels on a real GPU, through the public calls. tests/cuda/test_recurrent.py has the recurrences' own."""
 
+import itertools
+
 import pytest
 import test_cross_entropy
 import torch
-from attention_cases import CHANGES, SHAPES, arguments_for, assert_near, draw, widened
+from attention_cases import CHANGES, FLOAT32_SHAPES, SHAPES, arguments_for, assert_near, draw, widened
 from test_recurrent import draw as draw_layer
 from test_recurrent import lengths_of
 
@@ -45,18 +47,23 @@ def assert_attention_matches(shape, dtype, change):
     # float32 sums of products: a few hundred terms of order 1.
     torch.testing.assert_close(got.pop(1).double(), exact.pop(1), rtol=1e-5, atol=1e-5)
     plain.pop(1)
+    # Unlike the executor a GPU has exp2 and tanh to 22 and 20 bits only: seen are up to 2e-6 on gradients of order 1.
+    floor = 2e-6 if dtype == torch.float32 else 0.0
     for ours, theirs, want in zip(got, plain, exact, strict=True):
-        assert_near(ours, theirs, want)
+        assert_near(ours, theirs, want, floor)
 
 
-@every_dtype
 @pytest.mark.parametrize("change", CHANGES)
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [*itertools.product(SHAPES, [torch.bfloat16, torch.float16]), *itertools.product(FLOAT32_SHAPES, [torch.float32])],
+    ids=str,
+)
 def test_attention(shape, change, dtype):
     assert_attention_matches(shape, dtype, change)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)  # float32 is not split
+@every_dtype
 @pytest.mark.parametrize("shape", [(2, 8, 2, 1, 3000, 64), (1, 4, 1, 3, 130, 40), (2, 8, 8, 1000, 1000, 128)], ids=str)
 def test_attention_of_many_keys(shape, dtype):
     assert_attention_matches(shape, dtype, "causal")
@@ -65,11 +72,12 @@ def test_attention_of_many_keys(shape, dtype):
 @every_dtype
 def test_packed_texts(dtype):
     offsets = torch.tensor([0, 5, 5, 6, 146, 300])
-    q, k, v = draw((1, 4, 2, 300, 300, 64), dtype)
-    q, k, v = (x[0].transpose(0, 1) for x in (q, k, v))
-    got = ops.attention_varlen(*(x.to(DEVICE) for x in (q, k, v)), offsets.to(DEVICE), window=30).cpu()
+    inputs = draw((1, 4, 2, 300, 300, 64), dtype)
+    got = ops.attention_varlen(*(x[0].transpose(0, 1).to(DEVICE) for x in inputs), offsets.to(DEVICE), window=30)
+    got = got.cpu().transpose(0, 1)[None]
     plain, exact = (
-        ops.reference.attention_varlen(q.to(d), k.to(d), v.to(d), offsets, window=30) for d in (dtype, torch.float64)
+        ops.reference.attention_varlen(*(x.to(d) for x in inputs), offsets, offsets, True, 30, 64**-0.5)[0]
+        for d in (dtype, torch.float64)
     )
     assert_near(got, plain, exact)
 

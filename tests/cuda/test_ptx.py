@@ -48,6 +48,11 @@ def test_attention_in_other_types(ptx, monkeypatch, dtype):
     assert_matches(ptx, monkeypatch, (1, 2, 1, 20, 70, 32), CHANGES["all"], dtype)
 
 
+@pytest.mark.parametrize("shape", [(1, 4, 2, 2, 70, 64), (1, 1, 1, 17, 66, 128)], ids=str)  # decoding, and not
+def test_attention_in_float32(ptx, monkeypatch, shape):
+    assert_gradients_match(ptx, monkeypatch, shape, CHANGES["causal"], torch.float32)
+
+
 @pytest.mark.parametrize("shape", [(1, 4, 2, 2, 130, 64), (1, 2, 1, 1, 70, 128), (1, 1, 1, 3, 66, 256)], ids=str)
 def test_attention_decode(ptx, monkeypatch, shape):
     assert_matches(ptx, monkeypatch, shape, CHANGES["causal"], torch.bfloat16)

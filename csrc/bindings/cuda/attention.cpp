@@ -15,20 +15,19 @@ namespace py = pybind11;
 namespace wordkiln::bindings {
 namespace {
 
-constexpr int64_t kChunk = 8;  // 16-bit elements that are copied together
+// Elements of 16 bytes, which are copied together.
+int64_t chunk_of(cuda::DType dtype) { return dtype == cuda::DType::kFloat32 ? 4 : 8; }
 
-void* checked(const char* name, uintptr_t address, int64_t elements, cuda::DType dtype) {
-  const uintptr_t bytes = dtype == cuda::DType::kFloat32 ? 4 : 16;
-  if (address % bytes != 0) {
-    throw std::invalid_argument(std::string(name) + ": address must be a multiple of " + std::to_string(bytes));
-  }
+void* checked(const char* name, uintptr_t address, int64_t elements) {
+  if (address % 16 != 0) throw std::invalid_argument(std::string(name) + ": address must be a multiple of 16");
   return to_pointer(name, address, elements);
 }
 
 AttentionStrides checked(const char* name, const Strides& strides, cuda::DType dtype) {
   const AttentionStrides s = to_strides(strides);
-  if (dtype != cuda::DType::kFloat32 && (s.batch % kChunk != 0 || s.head % kChunk != 0 || s.row % kChunk != 0)) {
-    throw std::invalid_argument(std::string(name) + ": strides must be multiples of " + std::to_string(kChunk));
+  const int64_t chunk = chunk_of(dtype);
+  if (s.batch % chunk != 0 || s.head % chunk != 0 || s.row % chunk != 0) {
+    throw std::invalid_argument(std::string(name) + ": strides must be multiples of " + std::to_string(chunk));
   }
   return s;
 }
@@ -42,8 +41,10 @@ AttentionSizes checked(const Sizes& sizes, bool packed, cuda::DType dtype) {
   if (s.queries > kMost || s.keys > kMost || rows > kMost || keys > kMost) {
     throw std::invalid_argument("sizes: the queries of all heads, and the keys, must be at most 2^30");
   }
-  if (dtype != cuda::DType::kFloat32 && s.head_size % kChunk != 0) {
-    throw std::invalid_argument("head_size=" + std::to_string(s.head_size) + ": must be a multiple of 8");
+  const int64_t chunk = chunk_of(dtype), largest = dtype == cuda::DType::kFloat32 ? 128 : kLargestHead;
+  if (s.head_size % chunk != 0 || s.head_size > largest) {
+    throw std::invalid_argument("head_size=" + std::to_string(s.head_size) + ": must be a multiple of " +
+                                std::to_string(chunk) + " and at most " + std::to_string(largest));
   }
   return s;
 }
@@ -67,10 +68,10 @@ void forward(const std::string& dtype, uintptr_t q, uintptr_t k, uintptr_t v, ui
   const int64_t rows = elements(s, query_offsets != 0, s.heads, s.queries);
   const int64_t keys = elements(s, key_offsets != 0, s.kv_heads, s.keys);
   const AttentionForward arguments = {
-      .q = checked("q", q, rows, type),
-      .k = checked("k", k, keys, type),
-      .v = checked("v", v, keys, type),
-      .out = checked("out", out, rows, type),
+      .q = checked("q", q, rows),
+      .k = checked("k", k, keys),
+      .v = checked("v", v, keys),
+      .out = checked("out", out, rows),
       .lse = to_pointer("lse", lse, rows),
       .sizes = s,
       .q_strides = checked("q", q_strides, type),
@@ -98,16 +99,16 @@ void backward(const std::string& dtype, uintptr_t q, uintptr_t k, uintptr_t v, u
   const int64_t rows = elements(s, query_offsets != 0, s.heads, s.queries);
   const int64_t keys = elements(s, key_offsets != 0, s.kv_heads, s.keys);
   const AttentionBackward arguments = {
-      .q = checked("q", q, rows, type),
-      .k = checked("k", k, keys, type),
-      .v = checked("v", v, keys, type),
-      .out = checked("out", out, rows, type),
+      .q = checked("q", q, rows),
+      .k = checked("k", k, keys),
+      .v = checked("v", v, keys),
+      .out = checked("out", out, rows),
       .lse = to_pointer("lse", lse, rows),
-      .grad_out = checked("grad_out", grad_out, rows, type),
+      .grad_out = checked("grad_out", grad_out, rows),
       .grad_lse = to_pointer("grad_lse", grad_lse, 0),
-      .grad_q = checked("grad_q", grad_q, rows, type),
-      .grad_k = checked("grad_k", grad_k, keys, type),
-      .grad_v = checked("grad_v", grad_v, keys, type),
+      .grad_q = checked("grad_q", grad_q, rows),
+      .grad_k = checked("grad_k", grad_k, keys),
+      .grad_v = checked("grad_v", grad_v, keys),
       .grad_bias = nullptr,
       .grad_bias_strides = {0, 0, 0, 0},
       .sizes = s,

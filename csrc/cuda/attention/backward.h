@@ -1,21 +1,21 @@
-// Attention backward on tensor cores (docs/attention.md, Backward), by two kernels: a block owns a tile of keys and
+// Attention backward (docs/attention.md, Backward), by two kernels: a block owns a tile of keys and
 // goes through the queries that see them, or a tile of queries and goes through their keys. Scores are computed in
 // both: two products more than with one kernel that adds up grad_q in memory by atomics (FlashAttention-2, algorithm
 // 2), and the same bits every time.
 #pragma once
 
+#include "cuda/attention/deltas.h"
+#include "cuda/attention/float_products.h"
 #include "cuda/attention/scores.h"
-#include "cuda/attention/shared_tile.h"
 #include "cuda/device/launch.h"
-#include "cuda/device/reduce.h"
 
 namespace wordkiln::cuda {
 
-template <int kSize>
+template <typename T, int kSize>
 struct BackwardShape {
   static constexpr int kWarps = 4, kThreads = 32 * kWarps;
-  static constexpr int kRows = kWarps * 16;                  // that a block owns
-  static constexpr int kSteps = kSize <= 128 ? 64 : 16;      // of the others at a time: two stages of them must fit
+  static constexpr int kRows = kWarps * 16;                          // that a block owns
+  static constexpr int kSteps = kSize * sizeof(T) <= 256 ? 64 : 16;  // of the others at a time: two stages must fit
   static constexpr int kSlice = kSize <= 128 ? kSize : 128;  // columns of the keys' gradients that fit the registers
 };
 
@@ -37,7 +37,7 @@ struct QuerySums {
 
 template <typename T, int kSize>
 struct KeyGradShared {
-  static constexpr int kRows = BackwardShape<kSize>::kRows, kSteps = BackwardShape<kSize>::kSteps;
+  static constexpr int kRows = BackwardShape<T, kSize>::kRows, kSteps = BackwardShape<T, kSize>::kSteps;
   SharedTile<T, kRows, kSize> k, v;
   struct Stage {
     SharedTile<T, kSteps, kSize> q, grad_out;
@@ -47,7 +47,7 @@ struct KeyGradShared {
 
 template <typename T, int kSize, bool kChanged>
 class KeyGradBlock {
-  using Shape = BackwardShape<kSize>;
+  using Shape = BackwardShape<T, kSize>;
   using Shared = KeyGradShared<T, kSize>;
   static constexpr int kQueryTiles = Shape::kSteps / 8, kSliceTiles = Shape::kSlice / 8;
 
@@ -163,9 +163,9 @@ class KeyGradBlock {
 
 // Blocks: [tiles of keys, slices of columns, Hkv].
 template <typename T, int kSize, bool kChanged>
-WORDKILN_KERNEL(BackwardShape<kSize>::kThreads)
+WORDKILN_KERNEL((BackwardShape<T, kSize>::kThreads))
 attention_key_grad_kernel(const BackwardParams p) {
-  using Shape = BackwardShape<kSize>;
+  using Shape = BackwardShape<T, kSize>;
   constexpr int kSlices = kSize / Shape::kSlice;
   const int kv_head = device::block_index() % p.scores.kv_heads, rest = device::block_index() / p.scores.kv_heads;
   // Backwards: with a causal mask the first keys have most to do.
@@ -181,7 +181,7 @@ attention_key_grad_kernel(const BackwardParams p) {
 
 template <typename T, int kSize>
 struct QueryGradShared {
-  static constexpr int kRows = BackwardShape<kSize>::kRows, kSteps = BackwardShape<kSize>::kSteps;
+  static constexpr int kRows = BackwardShape<T, kSize>::kRows, kSteps = BackwardShape<T, kSize>::kSteps;
   SharedTile<T, kRows, kSize> q, grad_out;
   struct Stage {
     SharedTile<T, kSteps, kSize> k, v;
@@ -190,7 +190,7 @@ struct QueryGradShared {
 
 template <typename T, int kSize, bool kChanged>
 class QueryGradBlock {
-  using Shape = BackwardShape<kSize>;
+  using Shape = BackwardShape<T, kSize>;
   using Shared = QueryGradShared<T, kSize>;
   static constexpr int kKeyTiles = Shape::kSteps / 8;
 
@@ -285,9 +285,9 @@ class QueryGradBlock {
 };
 
 template <typename T, int kSize, bool kChanged>
-WORDKILN_KERNEL(BackwardShape<kSize>::kThreads)
+WORDKILN_KERNEL((BackwardShape<T, kSize>::kThreads))
 attention_query_grad_kernel(const BackwardParams p) {
-  using Shape = BackwardShape<kSize>;
+  using Shape = BackwardShape<T, kSize>;
   const int head = device::block_index() % p.scores.heads;
   const Tile tile(p.scores, p.scores.query_offsets, p.scores.queries, device::block_index() / p.scores.heads,
                   Shape::kRows);
@@ -299,7 +299,7 @@ attention_query_grad_kernel(const BackwardParams p) {
 
 template <typename T, int kSize, bool kChanged>
 void launch_backward(const BackwardParams& p, Stream stream) {
-  using Shape = BackwardShape<kSize>;
+  using Shape = BackwardShape<T, kSize>;
   const ScoreParams& s = p.scores;
   const bool packed = s.query_offsets != nullptr;
   const int64_t keys = tile_slots(s, packed, s.keys, Shape::kRows) * s.kv_heads * (kSize / Shape::kSlice);
@@ -322,9 +322,10 @@ void launch_backward(const BackwardParams& p, Stream stream) {
 
 template <typename T>
 void launch_backward(const BackwardParams& p, Stream stream) {
+  launch_deltas<T>(p, stream);
   if (p.scores.head_size <= 64) return launch_backward<T, 64>(p, stream);
   if (p.scores.head_size <= 128) return launch_backward<T, 128>(p, stream);
-  launch_backward<T, 256>(p, stream);
+  if constexpr (sizeof(T) == 2) launch_backward<T, 256>(p, stream);
 }
 
 }  // namespace wordkiln::cuda

@@ -1,11 +1,9 @@
 #include "cuda/attention/backward.h"
-#include "cuda/attention/deltas.h"
 #include "cuda/attention/kernels.h"
 
 namespace wordkiln::cuda {
 
 void attention_backward_bfloat16(const BackwardParams& p, Stream stream) {
-  launch_deltas<device::Bfloat16>(p, stream);
   launch_backward<device::Bfloat16>(p, stream);
 }
 

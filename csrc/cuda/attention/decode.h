@@ -3,8 +3,8 @@
 // works for itself, without a barrier of the block. Keys and values may lie in pages.
 #pragma once
 
+#include "cuda/attention/float_products.h"
 #include "cuda/attention/scores.h"
-#include "cuda/attention/shared_tile.h"
 #include "cuda/device/launch.h"
 #include "cuda/device/reduce.h"
 
@@ -18,7 +18,7 @@ struct DecodeShape {
 // Tiles of one warp.
 template <typename T, int kSize>
 struct DecodeTiles {
-  static constexpr int kKeys = kSize <= 128 ? 32 : 16;
+  static constexpr int kKeys = kSize * sizeof(T) <= 256 ? 32 : 16;
   SharedTile<T, DecodeShape::kRows, kSize> q;
   SharedTile<T, kKeys, kSize> k, v;
 };
@@ -48,26 +48,29 @@ class DecodeWarp {
         kv_head_(kv_head),
         first_(first),
         keys_(p.scores, p.pages, p.k, p.k_strides, row, kv_head),
-        values_(p.scores, p.pages, p.v, p.v_strides, row, kv_head) {}
+        values_(p.scores, p.pages, p.v, p.v_strides, row, kv_head),
+        all_see_{row.visible(p.scores.queries - 1).begin, row.visible(0).end},
+        changed_(is_changed(p.scores)),
+        factor_(changed_ ? 1.0f : p.scores.to_log2) {}
 
   WORDKILN_DEVICE void run(Range keys, int split) {
     load_queries();
-    if (keys.begin < keys.end) load(tiles_.k, keys_, keys, keys.begin);
-    device::cp_async_commit();
+    load(tiles_.k, keys_, keys, keys.begin);
+    load(tiles_.v, values_, keys, keys.begin);
     for (int key = keys.begin; key < keys.end; key += kKeys) {
-      device::cp_async_wait<0>();
-      device::sync_warp();  // the keys are there, and no lane reads the values of the round before
-      load(tiles_.v, values_, keys, key);
-      device::cp_async_commit();
+      device::cp_async_wait<1>();
+      device::sync_warp();  // the keys are there
       WORDKILN_UNROLL
       for (int i = 0; i < kKeyTiles * 4; ++i) scores_[0][i / 4][i % 4] = 0.0f;
       multiply_rows(tiles_.q, 0, tiles_.k, scores_);
-      device::cp_async_wait<0>();
-      device::sync_warp();
-      if (key + kKeys < keys.end) load(tiles_.k, keys_, keys, key + kKeys);
-      device::cp_async_commit();
+      device::sync_warp();  // no lane reads the keys
+      load(tiles_.k, keys_, keys, key + kKeys);
       weigh(keys, key);
+      device::cp_async_wait<1>();
+      device::sync_warp();  // the values are there
       multiply_weights(scores_, tiles_.v, 0, out_);
+      device::sync_warp();  // no lane reads the values
+      load(tiles_.v, values_, keys, key + kKeys);
     }
     device::cp_async_wait<0>();
     store(split);
@@ -79,28 +82,54 @@ class DecodeWarp {
   WORDKILN_DEVICE bool exists(int row) const { return row < group_ * p_.scores.queries; }
 
   WORDKILN_DEVICE void load_queries() {
-    constexpr int kChunks = kSize / 8;
+    using Tile = SharedTile<T, DecodeShape::kRows, kSize>;
     const T* q = static_cast<const T*>(p_.q) + row_.index * p_.q_strides.batch;
     WORDKILN_UNROLL
-    for (int i = 0; i < DecodeShape::kRows * kChunks / 32; ++i) {
-      const int chunk = i * 32 + device::lane(), at = chunk / kChunks, column = chunk % kChunks * 8, row = first_ + at;
+    for (int i = 0; i < DecodeShape::kRows * Tile::kChunks / 32; ++i) {
+      const int chunk = i * 32 + device::lane(), at = chunk / Tile::kChunks, row = first_ + at;
+      const int column = chunk % Tile::kChunks * Tile::kPart;
       const bool valid = exists(row) && column < p_.scores.head_size;
       const int64_t offset = head_of_row(row) * p_.q_strides.head + query_of_row(row) * p_.q_strides.row + column;
       device::cp_async16(tiles_.q.at(at, column), valid ? q + offset : q, valid);
     }
   }
 
+  // Always a group of copies, also where no key is left.
   WORDKILN_DEVICE void load(SharedTile<T, kKeys, kSize>& tile, const KeyRows<T>& rows, Range keys, int first) {
-    constexpr int kChunks = kSize / 8;
-    WORDKILN_UNROLL
-    for (int i = 0; i < kKeys * kChunks / 32; ++i) {
-      const int chunk = i * 32 + device::lane(), at = chunk / kChunks, column = chunk % kChunks * 8;
+    if (first < keys.end && rows.is_paged()) {
+      load_pages(tile, rows, keys, first);
+    } else if (first < keys.end) {
+      tile.template load<32>(rows.matrix(), first, keys.end, p_.scores.head_size);
+    }
+    device::cp_async_commit();
+  }
+
+  WORDKILN_DEVICE void load_pages(SharedTile<T, kKeys, kSize>& tile, const KeyRows<T>& rows, Range keys, int first) {
+    using Tile = SharedTile<T, kKeys, kSize>;
+    for (int chunk = device::lane(); chunk < kKeys * Tile::kChunks; chunk += 32) {
+      const int at = chunk / Tile::kChunks, column = chunk % Tile::kChunks * Tile::kPart;
       const T* row = first + at < keys.end && column < p_.scores.head_size ? rows[first + at] : nullptr;
       device::cp_async16(tile.at(at, column), row != nullptr ? row + column : rows.first(), row != nullptr);
     }
   }
 
+  // Scores of the keys from `first` on to weights. What a plain call does not need is behind branches that all lanes
+  // take alike: a warp's own instructions, not memory, limited this loop.
   WORDKILN_DEVICE void weigh(Range keys, int first) {
+    const bool is_whole = all_see_.begin <= first && all_see_.end >= first + kKeys && keys.end >= first + kKeys;
+    if (changed_ || keys_.is_paged() || !is_whole) change(keys, first);
+    WORDKILN_UNROLL
+    for (int h = 0; h < 2; ++h) {
+      const float shrink = sums_[h].add(scores_[0], h, factor_);
+      WORDKILN_UNROLL
+      for (int n = 0; n < kSize / 8; ++n) {
+        out_[0][n][2 * h] *= shrink;
+        out_[0][n][2 * h + 1] *= shrink;
+      }
+    }
+  }
+
+  WORDKILN_DEVICE void change(Range keys, int first) {
     const int column = device::lane() % 4 * 2;
     WORDKILN_UNROLL
     for (int h = 0; h < 2; ++h) {
@@ -115,15 +144,10 @@ class DecodeWarp {
           float& score = scores_[0][n][2 * h + e];
           float derivative;
           const bool sees = key >= seen.begin && key < seen.end && key < keys.end;
-          score = sees ? change.apply(score, query, key, derivative) : -INFINITY;
-          if (sees && p_.pages.table != nullptr && keys_[key] == nullptr) score = NAN;
+          if (changed_) score = change.apply(score, query, key, derivative);
+          if (!sees) score = -INFINITY;
+          if (sees && keys_.is_paged() && keys_[key] == nullptr) score = NAN;
         }
-      }
-      const float shrink = sums_[h].add(scores_[0], h, 1.0f);
-      WORDKILN_UNROLL
-      for (int n = 0; n < kSize / 8; ++n) {
-        out_[0][n][2 * h] *= shrink;
-        out_[0][n][2 * h + 1] *= shrink;
       }
     }
   }
@@ -139,12 +163,12 @@ class DecodeWarp {
       for (int n = 0; n < kSize / 8; ++n) {
         WORDKILN_UNROLL
         for (int e = 0; e < 2; ++e) {
-          const int column = n * 8 + device::lane() % 4 * 2 + e;
+          const int column = sum_column<T>(n, e);
           if (column < p_.scores.head_size) part[column] = out_[0][n][2 * h + e];
         }
       }
       if (device::lane() % 4 == 0) {
-        part[p_.scores.head_size] = sums_[h].largest;
+        part[p_.scores.head_size] = factor_ * sums_[h].largest;
         part[p_.scores.head_size + 1] = total;
       }
     }
@@ -155,6 +179,9 @@ class DecodeWarp {
   const Row& row_;
   const int group_, kv_head_, first_;
   const KeyRows<T> keys_, values_;
+  const Range all_see_;  // keys that no query has masked
+  const bool changed_;
+  const float factor_;  // of what the scores are when they are summed
   float scores_[1][kKeyTiles][4];
   float out_[1][kSize / 8][4] = {};
   SoftmaxSums sums_[2];
@@ -237,7 +264,7 @@ template <typename T>
 void launch_decode(const ForwardParams& p, Stream stream) {
   if (p.scores.head_size <= 64) return launch_decode<T, 64>(p, stream);
   if (p.scores.head_size <= 128) return launch_decode<T, 128>(p, stream);
-  launch_decode<T, 256>(p, stream);
+  if constexpr (sizeof(T) == 2) launch_decode<T, 256>(p, stream);
 }
 
 }  // namespace wordkiln::cuda

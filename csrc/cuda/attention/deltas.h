@@ -15,10 +15,11 @@ inline int64_t lse_rows(const ScoreParams& p) {
   return (p.query_offsets == nullptr ? int64_t{p.batch} : 1) * p.heads * p.queries;
 }
 
-// The sum of products of `kPart` elements, which lie where a load of all of them may read.
-template <int kPart, typename T>
-WORDKILN_DEVICE float product(const T* x, const T* y) {
-  struct alignas(kPart * sizeof(T)) Part {
+// The sum of products of the elements of 16 bytes.
+template <typename T>
+WORDKILN_DEVICE float product_of_chunks(const T* x, const T* y) {
+  constexpr int kPart = 16 / sizeof(T);
+  struct alignas(16) Part {
     T elements[kPart];
   };
   const Part a = *reinterpret_cast<const Part*>(x), b = *reinterpret_cast<const Part*>(y);
@@ -31,8 +32,7 @@ WORDKILN_DEVICE float product(const T* x, const T* y) {
 template <typename T>
 WORDKILN_KERNEL(kDeltaThreads)
 attention_deltas_kernel(const BackwardParams p, int64_t rows) {
-  // Rows of 16-bit elements start at multiples of 16 bytes; of float32 anywhere.
-  constexpr int kPart = sizeof(T) == 2 ? 8 : 1;
+  constexpr int kPart = 16 / sizeof(T);
   const int64_t thread = static_cast<int64_t>(device::block_index()) * kDeltaThreads + device::thread_index();
   // Lanes without a row take the last one: all take part in the sum.
   const int64_t own = thread / kDeltaLanes, index = own < rows ? own : rows - 1;
@@ -44,7 +44,7 @@ attention_deltas_kernel(const BackwardParams p, int64_t rows) {
   float sum = 0.0f;
   const int lane = static_cast<int>(thread % kDeltaLanes);
   for (int column = lane * kPart; column < p.scores.head_size; column += kDeltaLanes * kPart) {
-    sum += product<kPart>(out + column, grad_out + column);
+    sum += product_of_chunks(out + column, grad_out + column);
   }
   sum = device::eight_lanes_sum(sum);
   if (own < rows && lane == 0) p.deltas[index] = sum - (p.grad_lse == nullptr ? 0.0f : p.grad_lse[index]);

@@ -12,15 +12,14 @@ namespace {
 constexpr int64_t kDecodeRows = 16;
 constexpr int64_t kLeastKeys = 32;  // of a split
 
-bool is_decoding(DType dtype, const AttentionForward& a) {
-  if (dtype == DType::kFloat32) return false;
+bool is_decoding(const AttentionForward& a) {
   if (a.pages.table != nullptr) return true;
   const bool simple = a.scores.query_offsets == nullptr && a.scores.dropout == 0;
   return simple && a.sizes.heads / a.sizes.kv_heads * a.sizes.queries <= kDecodeRows;
 }
 
-// As many warps as a multiprocessor's shared memory has room for, as long as each has some keys: one more would have the
-// device to itself when all others are done.
+// As many warps as a multiprocessor's shared memory has room for, as long as each has some keys: one more would have
+// the device to itself when all others are done.
 int splits_of(const AttentionForward& a) {
   const int64_t warps = int64_t{a.sizes.head_size <= 64 ? 16 : 8} * device::processors();
   const int64_t items =
@@ -29,7 +28,7 @@ int splits_of(const AttentionForward& a) {
   return static_cast<int>(std::clamp<int64_t>(warps / items, 1, most));
 }
 
-ForwardParams forward_params(DType dtype, const AttentionForward& a, void* workspace) {
+ForwardParams forward_params(const AttentionForward& a, void* workspace) {
   return {
       .scores = score_params(a.sizes, a.scores),
       .q = a.q,
@@ -43,7 +42,7 @@ ForwardParams forward_params(DType dtype, const AttentionForward& a, void* works
       .out_strides = a.out_strides,
       .pages = a.pages,
       .parts = static_cast<float*>(workspace),
-      .splits = is_decoding(dtype, a) ? splits_of(a) : 1,
+      .splits = is_decoding(a) ? splits_of(a) : 1,
   };
 }
 
@@ -51,18 +50,18 @@ bool is_empty(const AttentionSizes& s) { return s.batch * s.heads * s.queries ==
 
 }  // namespace
 
-int64_t attention_forward_workspace(DType dtype, const AttentionForward& a) {
-  if (is_empty(a.sizes) || !is_decoding(dtype, a)) return 0;
+int64_t attention_forward_workspace(DType, const AttentionForward& a) {
+  if (is_empty(a.sizes) || !is_decoding(a)) return 0;
   return int64_t{4} * a.sizes.batch * a.sizes.heads * a.sizes.queries * splits_of(a) * (a.sizes.head_size + 2);
 }
 
 void attention_forward(DType dtype, const AttentionForward& a, void* workspace, Stream stream) {
   if (is_empty(a.sizes)) return;
-  const ForwardParams p = forward_params(dtype, a, workspace);
-  const bool decoding = is_decoding(dtype, a);
+  const ForwardParams p = forward_params(a, workspace);
+  const bool decoding = is_decoding(a);
   switch (dtype) {
     case DType::kFloat32:
-      return attention_forward_float32(p, stream);
+      return decoding ? attention_decode_float32(p, stream) : attention_forward_float32(p, stream);
     case DType::kBfloat16:
       return decoding ? attention_decode_bfloat16(p, stream) : attention_forward_bfloat16(p, stream);
     case DType::kFloat16:

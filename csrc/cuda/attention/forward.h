@@ -1,27 +1,27 @@
-// Attention forward on tensor cores (FlashAttention-2, Dao 2023): a block owns a tile of queries and goes through the
+// Attention forward (FlashAttention-2, Dao 2023): a block owns a tile of queries and goes through the
 // keys that they see. While scores are computed the values are on their way, while values are summed the next keys.
 #pragma once
 
+#include "cuda/attention/float_products.h"
 #include "cuda/attention/scores.h"
-#include "cuda/attention/shared_tile.h"
 #include "cuda/device/launch.h"
 
 namespace wordkiln::cuda {
 
-template <int kSize, bool kChanged>
+template <typename T, int kSize, bool kChanged>
 struct ForwardShape {
   static constexpr int kWarps = 4, kThreads = 32 * kWarps;
   // 32 query rows a warp read each key and value fragment once for two products. At 256 the sums fill the registers,
   // and with changed scores two tiles do not fit beside what the change needs (up to 224 bytes of a thread were
-  // spilled).
-  static constexpr int kTiles = kSize <= 128 && !kChanged ? 2 : 1;
+  // spilled). Products of float32 gain less.
+  static constexpr int kTiles = sizeof(T) == 2 && kSize <= 128 && !kChanged ? 2 : 1;
   static constexpr int kQueries = kWarps * kTiles * 16;
   static constexpr int kKeys = 64;  // as the panels of dropout's counters
 };
 
 template <typename T, int kSize, bool kChanged>
 struct ForwardShared {
-  using Shape = ForwardShape<kSize, kChanged>;
+  using Shape = ForwardShape<T, kSize, kChanged>;
   SharedTile<T, Shape::kQueries, kSize> q;  // in the end: the output
   SharedTile<T, Shape::kKeys, kSize> k, v;
 };
@@ -29,7 +29,7 @@ struct ForwardShared {
 // One warp's part of a tile of queries.
 template <typename T, int kSize, bool kChanged>
 class ForwardWarp {
-  using Shape = ForwardShape<kSize, kChanged>;
+  using Shape = ForwardShape<T, kSize, kChanged>;
   static constexpr int kTiles = Shape::kTiles, kKeyTiles = Shape::kKeys / 8;
 
  public:
@@ -166,9 +166,9 @@ class ForwardWarp {
 };
 
 template <typename T, int kSize, bool kChanged>
-WORDKILN_KERNEL((ForwardShape<kSize, kChanged>::kThreads))
+WORDKILN_KERNEL((ForwardShape<T, kSize, kChanged>::kThreads))
 attention_forward_kernel(const ForwardParams p) {
-  using Shape = ForwardShape<kSize, kChanged>;
+  using Shape = ForwardShape<T, kSize, kChanged>;
   const int head = device::block_index() % p.scores.heads;
   const Tile tile(p.scores, p.scores.query_offsets, p.scores.queries, device::block_index() / p.scores.heads,
                   Shape::kQueries);
@@ -207,7 +207,7 @@ attention_forward_kernel(const ForwardParams p) {
 
 template <typename T, int kSize, bool kChanged>
 void launch_forward(const ForwardParams& p, Stream stream) {
-  using Shape = ForwardShape<kSize, kChanged>;
+  using Shape = ForwardShape<T, kSize, kChanged>;
   const int64_t blocks =
       tile_slots(p.scores, p.scores.query_offsets != nullptr, p.scores.queries, Shape::kQueries) * p.scores.heads;
   device::launch(attention_forward_kernel<T, kSize, kChanged>, static_cast<int>(blocks), Shape::kThreads,
@@ -226,7 +226,7 @@ void launch_forward(const ForwardParams& p, Stream stream) {
   if (p.scores.head_size <= 32) return launch_forward<T, 32>(p, stream);
   if (p.scores.head_size <= 64) return launch_forward<T, 64>(p, stream);
   if (p.scores.head_size <= 128) return launch_forward<T, 128>(p, stream);
-  launch_forward<T, 256>(p, stream);
+  if constexpr (sizeof(T) == 2) launch_forward<T, 256>(p, stream);
 }
 
 }  // namespace wordkiln::cuda

@@ -9,6 +9,7 @@ namespace wordkiln::cuda {
 void attention_forward_float32(const ForwardParams& p, Stream stream);
 void attention_forward_bfloat16(const ForwardParams& p, Stream stream);
 void attention_forward_float16(const ForwardParams& p, Stream stream);
+void attention_decode_float32(const ForwardParams& p, Stream stream);
 void attention_decode_bfloat16(const ForwardParams& p, Stream stream);
 void attention_decode_float16(const ForwardParams& p, Stream stream);
 void attention_backward_float32(const BackwardParams& p, Stream stream);

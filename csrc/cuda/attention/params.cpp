@@ -32,8 +32,4 @@ ScoreParams score_params(const AttentionSizes& sizes, const AttentionScores& sco
   };
 }
 
-bool is_changed(const ScoreParams& p) {
-  return p.cap != 0 || p.bias != nullptr || p.slopes != nullptr || p.drop_below != 0 || !(p.to_log2 > 0);
-}
-
 }  // namespace wordkiln::cuda

@@ -1,6 +1,7 @@
 // What the host tells the attention kernels, who sees what, and where it lies.
 #pragma once
 
+#include "common/host_device.h"
 #include "cuda/device/device.h"
 #include "wordkiln/attention.h"
 
@@ -36,7 +37,9 @@ struct ScoreParams {
 ScoreParams score_params(const AttentionSizes& sizes, const AttentionScores& scores);
 
 // Whether there is more between the products than a softmax of scores times a positive scale.
-bool is_changed(const ScoreParams& p);
+WORDKILN_HOST_DEVICE inline bool is_changed(const ScoreParams& p) {
+  return p.cap != 0 || p.bias != nullptr || p.slopes != nullptr || p.drop_below != 0 || !(p.to_log2 > 0);
+}
 
 struct ForwardParams {
   ScoreParams scores;
@@ -196,6 +199,11 @@ class KeyRows {
   }
 
   WORDKILN_DEVICE const T* first() const { return data_; }
+
+  WORDKILN_DEVICE bool is_paged() const { return table_ != nullptr; }
+
+  // Where they lie in one piece.
+  WORDKILN_DEVICE Matrix<const T> matrix() const { return {data_, strides_.row}; }
 
  private:
   const AttentionPages& pages_;

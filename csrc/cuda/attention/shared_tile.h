@@ -1,15 +1,16 @@
-// A tile of rows in shared memory for ldmatrix, and the fragments of the tensor cores.
+// A tile of rows in shared memory, and its products. Of 16-bit types they are the tensor cores' (ldmatrix reads the
+// tile); those of float32 are in float_products.h, with the same sums in the same lanes.
 #pragma once
 
 #include "cuda/attention/params.h"
 
 namespace wordkiln::cuda {
 
-// Rows of 16-bit elements. A row's 16-byte chunks are swapped by the row's number, so that the eight rows of a matrix,
-// each at the same column, lie in different banks.
+// A row's 16-byte chunks are swapped by the row's number, so that eight rows at the same column lie in different banks.
 template <typename T, int kRows, int kColumns>
 struct alignas(128) SharedTile {
-  static constexpr int kChunks = kColumns / 8;  // of a row
+  static constexpr int kPart = 16 / sizeof(T);      // elements of a chunk
+  static constexpr int kChunks = kColumns / kPart;  // of a row
   static_assert(kChunks >= 4 && (kChunks & (kChunks - 1)) == 0);
 
   T data[kRows * kColumns];
@@ -17,16 +18,17 @@ struct alignas(128) SharedTile {
   WORDKILN_DEVICE T* at(int row, int column) {
     // Rows of 64 bytes: two of them share the banks.
     const int swap = kChunks >= 8 ? row % 8 : row / 2 % 4;
-    return data + row * kColumns + ((column / 8) ^ swap) * 8 + column % 8;
+    return data + row * kColumns + ((column / kPart) ^ swap) * kPart + column % kPart;
   }
 
-  // Starts to copy the rows from `first` to `rows` of `from`; zeros beyond them and beyond `columns`.
+  // Starts to copy the rows from `first` to `rows` of `from`; zeros beyond them and beyond `columns`. All threads of
+  // the block, or the lanes of a warp, take part.
   template <int kThreads>
   WORDKILN_DEVICE void load(const Matrix<const T>& from, int first, int rows, int columns) {
     constexpr int kCopies = kRows * kChunks / kThreads, kStep = kThreads / kChunks;
     static_assert(kCopies * kThreads == kRows * kChunks);
-    const int thread = device::recomputed(device::thread_index());
-    const int own = thread / kChunks, column = thread % kChunks * 8;
+    const int thread = device::recomputed(kThreads == 32 ? device::lane() : device::thread_index());
+    const int own = thread / kChunks, column = thread % kChunks * kPart;
     const int left = column < columns ? rows - first - own : 0;
     // One address that goes on: computed for each copy beforehand they would fill the registers. Of the tile's
     // addresses, too, the compiler would keep one a copy; rows whose swap is the same are constants apart.
@@ -73,6 +75,8 @@ struct alignas(128) SharedTile {
 };
 
 // sums[i][n] += rows of `left` by rows of `right`: kTiles times 16 rows from `row` on, 8 kColumnTiles rows of `right`.
+// A lane holds of sums[i][n] row lane / 4 in words 0 and 1, the eighth behind it in 2 and 3, and columns lane % 4 * 2 +
+// 0 and 1.
 template <typename T, int kRows, int kOtherRows, int kDepth, int kTiles, int kColumnTiles>
 WORDKILN_DEVICE void multiply_rows(SharedTile<T, kRows, kDepth>& left, int row,
                                    SharedTile<T, kOtherRows, kDepth>& right, float (&sums)[kTiles][kColumnTiles][4]) {
@@ -127,6 +131,25 @@ WORDKILN_DEVICE void multiply_weights(const float (&weights)[kTiles][kDepthTiles
   }
 }
 
+// The column of word `e` (0 or 1; of the row behind: 2 or 3) of sums[i][n] that multiply_weights made. Of float32 a
+// lane holds four neighbours, which are read together: those of n and n + 1.
+template <typename T>
+WORDKILN_DEVICE int sum_column(int n, int e) {
+  const int quarter = device::lane() % 4;
+  return sizeof(T) == 4 ? n / 2 * 16 + quarter * 4 + n % 2 * 2 + e % 2 : n * 8 + quarter * 2 + e % 2;
+}
+
+// Two neighbours.
+template <typename T>
+WORDKILN_DEVICE void store_pair(T* at, float first, float second) {
+  if constexpr (sizeof(T) == 4) {
+    at[0] = first;
+    at[1] = second;
+  } else {
+    *reinterpret_cast<uint32_t*>(at) = device::pack<T>(first, second);
+  }
+}
+
 // Writes rows of `tile` from `row` on, 16 kTiles of them, which no other warp uses: factors[i][h] times sums. Then
 // copies those before `rows` and `columns` to global memory in whole chunks.
 template <typename T, int kRows, int kColumns, int kTiles>
@@ -141,17 +164,16 @@ WORDKILN_DEVICE void store_rows(SharedTile<T, kRows, kColumns>& tile, int row,
     for (int n = 0; n < kColumns / 8; ++n) {
       WORDKILN_UNROLL
       for (int h = 0; h < 2; ++h) {
-        T* at = tile.at(row + i * 16 + h * 8 + lane / 4, n * 8 + lane % 4 * 2);
-        *reinterpret_cast<uint32_t*>(at) =
-            device::pack<T>(factors[i][h] * sums[i][n][2 * h], factors[i][h] * sums[i][n][2 * h + 1]);
+        store_pair(tile.at(row + i * 16 + h * 8 + lane / 4, sum_column<T>(n, 0)), factors[i][h] * sums[i][n][2 * h],
+                   factors[i][h] * sums[i][n][2 * h + 1]);
       }
     }
   }
   device::sync_warp();
-  constexpr int kChunks = SharedTile<T, kRows, kColumns>::kChunks;
+  using Tile = SharedTile<T, kRows, kColumns>;
   WORDKILN_UNROLL
-  for (int i = 0; i < kTiles * 16 * kChunks / 32; ++i) {
-    const int chunk = i * 32 + lane, own = row + chunk / kChunks, column = chunk % kChunks * 8;
+  for (int i = 0; i < kTiles * 16 * Tile::kChunks / 32; ++i) {
+    const int chunk = i * 32 + lane, own = row + chunk / Tile::kChunks, column = chunk % Tile::kChunks * Tile::kPart;
     if (first + own < rows && column < columns) {
       *reinterpret_cast<device::Chunk*>(to[first + own] + column) =
           *reinterpret_cast<const device::Chunk*>(tile.at(own, column));

@@ -1,4 +1,5 @@
-// Sums and largest numbers over lanes, from the vocabulary's shuffles. The order is fixed: the same bits every time, in every lane.
+// Sums and largest numbers over lanes, from the vocabulary's shuffles. The order is fixed: the same bits every time, in
+// every lane.
 #pragma once
 
 #include "cuda/device/device.h"

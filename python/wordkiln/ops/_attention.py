@@ -16,6 +16,7 @@ from wordkiln.ops._attention_kernel import attention_kernel, for_kernel
 from wordkiln.ops._checks import check_shape, check_tensor, kernel_lacks, warn_once
 
 LARGEST_HEAD = 256
+LARGEST_FLOAT32_HEAD = 128  # on a GPU
 # Of q, k, v, key_lengths, bias and slopes. Asked first: the checks that name what does not fit take 10 us, and a
 # decoding step calls for every layer.
 _SHAPES = _kernels.TensorShapes("b h s d, b g k d, b g k d, int64: b ?, ~b ~h ~s ~k ?, float: h ?")
@@ -256,6 +257,8 @@ def attention_lacks(q: Tensor) -> str | None:
     """Why there is no kernel for the heads, dtype and device of `q`, or None."""
     if q.shape[-1] > LARGEST_HEAD:
         return f"heads larger than {LARGEST_HEAD}"
+    if q.is_cuda and q.dtype == torch.float32 and q.shape[-1] > LARGEST_FLOAT32_HEAD:
+        return f"float32 heads larger than {LARGEST_FLOAT32_HEAD} on a GPU"
     return kernel_lacks(q, bfloat16=True, cuda=True)
 
 

@@ -85,10 +85,11 @@ class Workspace:
 
 
 def aligned(x: Tensor) -> Tensor:
-    """`x`, or a copy, as the kernels read it: rows in one piece; of 16-bit types multiples of 16 bytes, zeros added."""
-    if x.dtype == torch.float32:
-        return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
-    if x.shape[-1] % 8:
-        return torch.nn.functional.pad(x, (0, -x.shape[-1] % 8))
-    fits = x.stride(-1) == 1 and x.data_ptr() % 16 == 0 and all(step % 8 == 0 for step in x.stride()[:-1])
+    """`x`, or a copy, as the kernels read it: rows in one piece, of multiples of 16 bytes, zeros added."""
+    part = 16 // x.element_size()
+    if x.shape[-1] % part:
+        return torch.nn.functional.pad(x, (0, -x.shape[-1] % part))
+    if x.is_contiguous() and x.data_ptr() % 16 == 0:
+        return x
+    fits = x.stride(-1) == 1 and x.data_ptr() % 16 == 0 and all(step % part == 0 for step in x.stride()[:-1])
     return x if fits else x.clone(memory_format=torch.contiguous_format)

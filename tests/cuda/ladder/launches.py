@@ -30,6 +30,10 @@ class Monkeypatch:
     def setattr(owner: object, name: str, value: object) -> None:
         setattr(owner, name, value)
 
+    @staticmethod
+    def setitem(owner: dict[str, object], name: str, value: object) -> None:
+        owner[name] = value
+
 
 TYPES = (torch.bfloat16, torch.float16, torch.float32)
 
@@ -37,7 +41,7 @@ TYPES = (torch.bfloat16, torch.float16, torch.float32)
 def _attention(simt: ModuleType) -> None:
     """Every type, size of a head, and with and without something between the products and the softmax."""
     for dtype in TYPES:
-        for size in (32, 64, 128, 256):
+        for size in (32, 64, 128) if dtype == torch.float32 else (32, 64, 128, 256):
             for queries in (1, 17):  # decoding, and not
                 for change in ("plain", "all"):
                     shape = (1, 1, 1, queries, 5, size)

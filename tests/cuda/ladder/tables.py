@@ -33,13 +33,6 @@ _SPILLS = {
     "attention_forward<T, 256, true>": Spill(24, 4),
     "attention_key_grad<T, 128, false>": Spill(64, 15),
     "attention_key_grad<T, 128, true>": Spill(96, 20),
-    "attention_plain<1>": Spill(24, 0),
-    "attention_plain<2>": Spill(16, 0),
-    "attention_plain_key_grad<4>": Spill(8, 0),
-    "attention_plain_key_grad<8>": Spill(16, 0),
-    "attention_plain_query_grad<1>": Spill(16, 0),
-    "attention_plain_query_grad<2>": Spill(32, 0),
-    "attention_plain_query_grad<4>": Spill(32, 0),
 }
 KNOWN_SPILLS = {
     name.replace("<T,", f"<{kind},"): spill for name, spill in _SPILLS.items() for kind in ("Bfloat16", "Float16")

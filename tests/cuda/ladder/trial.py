@@ -26,12 +26,12 @@ from ladder.toolkit import load_simt
 Call = Callable[[ModuleType], None]
 
 
-def forward(shape: tuple[int, ...], change: str) -> Call:
-    return lambda simt: assert_matches(simt, Monkeypatch, shape, CHANGES[change], torch.bfloat16)
+def forward(shape: tuple[int, ...], change: str, dtype: torch.dtype = torch.bfloat16) -> Call:
+    return lambda simt: assert_matches(simt, Monkeypatch, shape, CHANGES[change], dtype)
 
 
-def backward(shape: tuple[int, ...], change: str) -> Call:
-    return lambda simt: assert_gradients_match(simt, Monkeypatch, shape, CHANGES[change], torch.bfloat16)
+def backward(shape: tuple[int, ...], change: str, dtype: torch.dtype = torch.bfloat16) -> Call:
+    return lambda simt: assert_gradients_match(simt, Monkeypatch, shape, CHANGES[change], dtype)
 
 
 def recurrent(kind: str, shape: tuple[int, ...], dtype: torch.dtype = torch.bfloat16) -> Call:
@@ -52,14 +52,15 @@ def loss(shape: tuple[int, ...], options: str) -> Call:
 
 @dataclass(frozen=True)
 class Family:
-    """Kernels that are compiled, launched and mutated together. `sources`: below csrc/cuda, of bfloat16."""
+    """Kernels that are compiled, launched and mutated together. `sources`: below csrc/cuda."""
 
     sources: list[str]
     calls: list[Call]
     resident_blocks: int = 64
 
 
-_ATTENTION, _RECURRENT = "attention/{}_bfloat16.cu", [f"recurrent/{way}_bfloat16.cu" for way in ("forward", "backward")]
+_ATTENTION, _FLOAT32 = "attention/{}_bfloat16.cu", [f"attention/{way}_float32.cu" for way in ("forward", "backward")]
+_RECURRENT = [f"recurrent/{way}_bfloat16.cu" for way in ("forward", "backward")]
 # Small, with more than one tile of keys, queries and rows, cut tiles, grouped heads, a row without a key, lengths.
 FAMILIES = {
     "forward": Family(
@@ -77,6 +78,13 @@ FAMILIES = {
     "backward": Family(
         [_ATTENTION.format("forward"), _ATTENTION.format("backward")],
         [backward((1, 2, 1, 70, 140, 32), "causal"), backward((2, 1, 1, 20, 70, 64), "lengths")],
+    ),
+    "float32": Family(
+        _FLOAT32,
+        [
+            forward((1, 2, 1, 70, 130, 64), "causal", torch.float32),
+            backward((1, 2, 1, 20, 70, 32), "all", torch.float32),
+        ],
     ),
     # Two blocks of three tiles of rows each; units that fill no block.
     "persistent": Family(

@@ -1,7 +1,8 @@
 // Attention on a GPU: what wordkiln/attention.h defines, of float32, bfloat16 or float16 (lse: float32), over memory of
 // the current device. Nothing is allocated and nothing waits: kernels are put on `stream` and use `workspace`, which
-// must live until they are done. Of 16-bit elements, rows start at multiples of 16 bytes: addresses, strides and the
-// head size are multiples of 8 elements.
+// must live until they are done. Rows start at multiples of 16 bytes: addresses, strides and the head size are
+// multiples of 4 elements of float32, of 8 others. Heads are of at most 256 elements, of float32 128: more of them do
+// not fit the shared memory of some devices.
 //
 // Key lengths, offsets and page tables lie on the device and cannot be looked at without waiting: those out of their
 // range are brought into it, and a page that is none gives NaN. Nothing outside the tensors is ever read or written.
