@@ -9,7 +9,10 @@ from attention_cases import CHANGES, FLOAT32_SHAPES, SHAPES, arguments_for, asse
 from test_recurrent import draw as draw_layer
 from test_recurrent import lengths_of
 
-from wordkiln import ops
+from wordkiln import load, ops
+from wordkiln.models import CausalLM, ModelConfig
+from wordkiln.tasks import train_language_model
+from wordkiln.training.loss import batch_loss
 
 DEVICE = "cuda"
 pytestmark = [
@@ -164,3 +167,31 @@ def test_the_kernels_differentiate_in_float32():
     numeric = (loss(q + step * direction) - loss(q - step * direction)) / (2 * step)
     # The difference's own error is of the order of step^2, float32 adds some 1e-6 / step.
     torch.testing.assert_close((grad * direction).sum().double(), numeric, rtol=5e-3, atol=5e-3)
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gru", "transformer"])
+@pytest.mark.filterwarnings("ignore:wordkiln.ops")  # norm, rotary and SwiGLU run on the reference
+def test_a_model_has_the_gradients_of_the_cpu(kind):
+    torch.manual_seed(0)
+    model = CausalLM(ModelConfig(kind=kind, vocab_size=50, hidden_size=64, num_hidden_layers=2, dropout=0.0))
+    ids, targets = torch.randint(50, (2, 3, 20))
+    want = torch.autograd.grad(batch_loss(model, ids, targets)[0], list(model.parameters()))
+    on_gpu = model.to(DEVICE)
+    got = torch.autograd.grad(batch_loss(on_gpu, ids.to(DEVICE), targets.to(DEVICE))[0], list(on_gpu.parameters()))
+    for ours, theirs in zip(got, want, strict=True):
+        torch.testing.assert_close(ours.cpu(), theirs, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:wordkiln.ops")
+def test_a_run_trains_and_goes_on(tmp_path):
+    (tmp_path / "corpus.txt").write_text("從前有一座山，山上有一座廟。" * 300, encoding="utf-8")
+    model = {"hidden_size": 32, "num_attention_heads": 2}
+    for steps, resume in ((4, False), (6, True)):
+        training = {"batch_size": 2, "sequence_length": 16, "eval_every": 2, "max_steps": steps}
+        result = train_language_model(
+            tmp_path / "corpus.txt", tmp_path / "run", kind="transformer", vocab_size=280,
+            model=model, training=training, device=DEVICE, resume=resume,
+        )  # fmt: skip
+        assert result.steps == steps
+        assert result.best_valid_loss < 6
+    assert load(tmp_path / "run", backend="torch", device=DEVICE).generate("從前", max_new_tokens=5).text
