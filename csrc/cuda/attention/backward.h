@@ -1,7 +1,7 @@
-// Attention backward (docs/attention.md, Backward), by two kernels: a block owns a tile of keys and
-// goes through the queries that see them, or a tile of queries and goes through their keys. Scores are computed in
-// both: two products more than with one kernel that adds up grad_q in memory by atomics (FlashAttention-2, algorithm
-// 2), and the same bits every time.
+// Attention backward (docs/attention.md, Backward), by two kernels: a block owns a tile of keys and goes through the
+// queries that see them, or a tile of queries and goes through their keys. Scores are computed in both: two products
+// more than with one kernel that adds up grad_q in memory by atomics (FlashAttention-2, algorithm 2), and the same bits
+// every time.
 #pragma once
 
 #include "cuda/attention/deltas.h"

@@ -63,7 +63,7 @@ class DecodeWarp {
       WORDKILN_UNROLL
       for (int i = 0; i < kKeyTiles * 4; ++i) scores_[0][i / 4][i % 4] = 0.0f;
       multiply_rows(tiles_.q, 0, tiles_.k, scores_);
-      device::sync_warp();  // no lane reads the keys
+      device::sync_warp();  // no lane reads the keys (float32; ldmatrix is a meeting of its own)
       load(tiles_.k, keys_, keys, key + kKeys);
       weigh(keys, key);
       device::cp_async_wait<1>();

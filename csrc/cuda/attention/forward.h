@@ -1,5 +1,5 @@
-// Attention forward (FlashAttention-2, Dao 2023): a block owns a tile of queries and goes through the
-// keys that they see. While scores are computed the values are on their way, while values are summed the next keys.
+// Attention forward (FlashAttention-2, Dao 2023): a block owns a tile of queries and goes through the keys that they
+// see. While scores are computed the values are on their way, while values are summed the next keys.
 #pragma once
 
 #include "cuda/attention/float_products.h"
@@ -13,7 +13,7 @@ struct ForwardShape {
   static constexpr int kWarps = 4, kThreads = 32 * kWarps;
   // 32 query rows a warp read each key and value fragment once for two products. At 256 the sums fill the registers,
   // and with changed scores two tiles do not fit beside what the change needs (up to 224 bytes of a thread were
-  // spilled). Products of float32 gain less.
+  // spilled). For float32 it was not tried.
   static constexpr int kTiles = sizeof(T) == 2 && kSize <= 128 && !kChanged ? 2 : 1;
   static constexpr int kQueries = kWarps * kTiles * 16;
   static constexpr int kKeys = 64;  // as the panels of dropout's counters

@@ -84,8 +84,8 @@ def attention(
     The kernel is tiled with an online softmax (Milakov and Gimelshein 2018, algorithm 3; Dao et al. 2022, algorithms
     1 and 4), never holds the [S, K] matrix and skips what no query sees. Few queries (S <= 4) read the keys where they
     lie, cut into chunks for the threads. It takes float32, float64 and bfloat16 (float32 inside) on the CPU, D up to
-    256, any strides whose last dimension is contiguous; on a GPU, where built with CUDA, float32, bfloat16 and float16
-    (docs/cuda.md: not yet run on one). Other dtypes, devices and sizes run on `ops.reference.attention`, with one
+    256, any strides whose last dimension is contiguous; on a GPU, where built with CUDA, float32 (D up to 128),
+    bfloat16 and float16 (docs/cuda.md). Other dtypes, devices and sizes run on `ops.reference.attention`, with one
     warning.
 
     Args:

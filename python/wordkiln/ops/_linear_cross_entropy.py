@@ -33,7 +33,7 @@ def linear_cross_entropy(
 
     Float32 and float64 on the CPU take one fused kernel, which holds 192 rows of logits and skips ignored tokens
     entirely, bfloat16 another where there is a tile unit (AMX); a GPU, where built with CUDA, takes torch's products
-    and one kernel between them for float32, bfloat16 and float16 (docs/cuda.md: not yet run on one); other dtypes and
+    and one kernel between them for float32, bfloat16 and float16 (docs/cuda.md); other dtypes and
     devices take chunks of 512 in plain torch. Differentiable once.
 
     Args:

@@ -43,7 +43,7 @@ class Op:
 
         self._op = torch.library.custom_op(name, of_torch, mutates_args=(), device_types=device_types, schema=schema)
         self._name = forward.__name__
-        self._kernels = {"cpu": forward}  # by the kind of device
+        self._kernels: dict[str | None, Callable[..., Any]] = {"cpu": forward}  # by the kind of device
         self._apply: Callable[..., Any] = self._op  # it says so itself where a second derivative is asked for
         self.register_fake = self._op.register_fake
 

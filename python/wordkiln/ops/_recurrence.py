@@ -30,7 +30,7 @@ def lstm(
 
     The kernel takes float32 and float64 on the CPU, and bfloat16 with the recurrence, its state inside and its weights
     widened to float32; on a GPU, where built with CUDA, float32, bfloat16 and float16, the state inside float32
-    (docs/cuda.md: not yet run on one, and when cuDNN is the better choice). Other dtypes and devices run on
+    (docs/cuda.md, also when cuDNN is the better choice). Other dtypes and devices run on
     `ops.reference.lstm`, with one warning.
 
     Args:

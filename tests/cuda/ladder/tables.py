@@ -27,7 +27,6 @@ class Spill:
 NONE = Spill(0, 0)
 # By short name, T for bfloat16 and float16; docs/cuda.md, Spills, says why these are left.
 _SPILLS = {
-    "attention_decode<T, 256>": Spill(16, 0),
     "attention_forward<T, 64, true>": Spill(8, 1),
     "attention_forward<T, 128, false>": Spill(56, 7),
     "attention_forward<T, 256, true>": Spill(24, 4),
@@ -36,6 +35,10 @@ _SPILLS = {
 }
 KNOWN_SPILLS = {
     name.replace("<T,", f"<{kind},"): spill for name, spill in _SPILLS.items() for kind in ("Bfloat16", "Float16")
+} | {
+    "attention_deltas<float>": Spill(8, 0),
+    "attention_key_grad<float, 128, false>": Spill(8, 0),
+    "attention_key_grad<float, 128, true>": Spill(40, 0),
 }
 
 

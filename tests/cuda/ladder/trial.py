@@ -73,7 +73,8 @@ FAMILIES = {
     ),
     "decode": Family(
         [_ATTENTION.format("decode")],
-        [forward((1, 4, 2, 2, 130, 64), "causal"), forward((2, 2, 1, 3, 70, 64), "lengths")],
+        # One round of keys a split, cut; then several.
+        [forward((1, 4, 2, 2, 130, 64), "causal"), forward((8, 4, 4, 1, 70, 64), "lengths")],
     ),
     "backward": Family(
         [_ATTENTION.format("forward"), _ATTENTION.format("backward")],
@@ -85,6 +86,9 @@ FAMILIES = {
             forward((1, 2, 1, 70, 130, 64), "causal", torch.float32),
             backward((1, 2, 1, 20, 70, 32), "all", torch.float32),
         ],
+    ),
+    "float32_decode": Family(
+        ["attention/decode_float32.cu"], [forward((8, 4, 4, 1, 70, 64), "lengths", torch.float32)]
     ),
     # Two blocks of three tiles of rows each; units that fill no block.
     "persistent": Family(
