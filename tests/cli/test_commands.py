@@ -1,6 +1,12 @@
 """The command line as a user meets it: what it says when something is wrong, and one way from text to text."""
 
+import types
+
 import pytest
+import torch
+
+from wordkiln.cli.doctor import examine
+from wordkiln.ops import _cuda
 
 TEXT = "從前有座山，山裡有座廟。The quick brown fox jumps over the lazy dog; 0123456789.\n" * 300
 
@@ -99,3 +105,27 @@ def test_checkpoint_of_another_tokenizer_is_refused(wordkiln, run, size):
     result = wordkiln("generate", swapped, "--prompt", "a", cwd=run)
     assert result.returncode == 2
     assert "tokenizer" in result.stderr
+
+
+def module_for_a_gpu(capability):
+    module = types.ModuleType("_cuda")
+    module.device_count, module.capability = lambda: 1, lambda device: capability
+    return module
+
+
+@pytest.mark.parametrize(
+    ("available", "module", "good", "text"),
+    [
+        (False, None, True, "none that torch can use"),
+        (True, None, False, "H100, on plain torch alone: no kernels for device cuda (built without CUDA)"),
+        (True, module_for_a_gpu(75), False, "capability 7.5"),
+        (True, module_for_a_gpu(90), True, "--device cuda"),
+    ],
+)
+def test_doctor_on_the_gpu(monkeypatch, available, module, good, text):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "H100")
+    monkeypatch.setattr(_cuda, "_module", module)
+    found = next(finding for finding in examine() if finding.name == "GPU")
+    assert found.good is good
+    assert text in found.text

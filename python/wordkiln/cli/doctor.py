@@ -44,6 +44,7 @@ def examine() -> Iterator[Finding]:
     if importlib.util.find_spec("torch") is not None:
         yield _openmp()
         yield _freed_memory()
+        yield _gpu()
     yield _huge_pages()
 
 
@@ -99,6 +100,21 @@ def _freed_memory() -> Finding:
         text = "the trainer keeps it (keep_memory=True); in a loop of your own: wordkiln.training.keep_freed_memory()"
         return Finding("freed memory", True, text)
     return Finding("freed memory", False, "this C library gives it back after every step; nothing to do here")
+
+
+def _gpu() -> Finding:
+    import torch
+
+    from wordkiln.ops import _cuda
+
+    if not torch.cuda.is_available():
+        return Finding("GPU", True, "none that torch can use")
+    name = torch.cuda.get_device_name()
+    lacks = _cuda.lacks(torch.empty(0, device="meta"))  # its dtype is asked for, not its device
+    if lacks is not None:
+        text = f"{name}, on plain torch alone: no kernels for {lacks}; WORDKILN_CUDA=ON pip install . builds them"
+        return Finding("GPU", False, text)
+    return Finding("GPU", True, f"{name}, with kernels of its own: wordkiln train --device cuda")
 
 
 def _huge_pages() -> Finding:
