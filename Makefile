@@ -57,7 +57,7 @@ sanitize: $(VENV)/.built-test ## The kernel tests on an AddressSanitizer and UBS
 CUDA := target/cuda
 SIMT = $(CURDIR)/$(CUDA)/simt
 CUDA_PYTEST = OMP_NUM_THREADS=1 WORDKILN_SIMT=$$(ls $(SIMT)/$(1)/_simt*.so) $(2) $(BIN)/python -m pytest -q -p no:cacheprovider
-cuda-check: cuda-build ## The GPU kernels without a GPU: compiled for four architectures, run on a CPU with sanitizers (under ten minutes)
+cuda-check: cuda-build ## The GPU kernels without a GPU: compiled for four architectures, run on a CPU with sanitizers (ten minutes)
 	@$(MAKE) --no-print-directory -j$$(nproc) --output-sync=target cuda-sanitize cuda-mutants cuda-ptx cuda-simt cuda-tables cuda-races \
 	    "MUTANTS=--first 'no barrier before keys are overwritten' 'tail read out of bounds'"
 

@@ -59,8 +59,10 @@ def replayed(call):
 
 def near(one, other):
     for a, b in zip(one, other, strict=True):
-        # 16-bit sums of some hundred terms in another order, through hundreds of steps.
-        torch.testing.assert_close(a.float(), b.float(), rtol=0.05, atol=0.02 * max(1.0, b.float().abs().max().item()))
+        # 16 bits: sums of some hundred terms in another order, through hundreds of steps. float32: the same in its own
+        # rounding; and losses of 16-bit logits, which are a mean of thousands.
+        part = 1e-3 if a.dtype == torch.float32 else 0.02
+        torch.testing.assert_close(a.float(), b.float(), rtol=part, atol=part * max(1.0, b.float().abs().max().item()))
 
 
 def compare(work, name, ours, theirs, products):

@@ -117,7 +117,12 @@ def module_for_a_gpu(capability):
     ("available", "module", "good", "text"),
     [
         (False, None, True, "none that torch can use"),
-        (True, None, False, "H100, on plain torch alone: no kernels for device cuda (built without CUDA)"),
+        (
+            True,
+            None,
+            False,
+            "H100, on plain torch alone: no kernels for device cuda (built without CUDA",
+        ),
         (True, module_for_a_gpu(75), False, "capability 7.5"),
         (True, module_for_a_gpu(90), True, "--device cuda"),
     ],
@@ -125,6 +130,7 @@ def module_for_a_gpu(capability):
 def test_doctor_on_the_gpu(monkeypatch, available, module, good, text):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "H100")
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(_cuda, "_module", module)
     found = next(finding for finding in examine() if finding.name == "GPU")
     assert found.good is good

@@ -12,6 +12,7 @@ from wordkiln import ops
 from wordkiln.errors import ArgumentError
 from wordkiln.models import CausalLM, ModelConfig
 from wordkiln.ops import _attention_cuda, _checks, _cuda
+from wordkiln.ops._attention import attention_lacks
 from wordkiln.ops._attention_kernel import attention_backward_kernel, attention_kernel
 from wordkiln.ops._attention_paged import attention_paged_kernel
 
@@ -144,6 +145,13 @@ def test_launches_go_to_torch_s_current_stream_and_device(monkeypatch):
     assert isinstance(_cuda.guard(types.SimpleNamespace(is_cuda=True, device=torch.device("cuda:0"))), nullcontext)
 
 
+def test_large_heads_of_float32_run_on_the_reference(gpu):
+    with FakeTensorMode():
+        lacks = [attention_lacks(torch.empty(1, 1, 1, size, device="cuda")) for size in (128, 129)]
+    assert lacks[1] == "float32 heads larger than 128 on a GPU"
+    assert lacks[0] != lacks[1]
+
+
 SIZES = (1, 1, 1, 4, 4, 16)
 ROW = (64, 64, 16)
 
@@ -157,6 +165,8 @@ ROW = (64, 64, 16)
         ({"k": 0}, "k: address must not be 0"),
         ({"v_strides": (64, 64, 12)}, "v: strides must be multiples of 8"),
         ({"sizes": (1, 1, 1, 4, 4, 12)}, "head_size=12: must be a multiple of 8"),
+        ({"dtype": "float32", "v_strides": (64, 64, 18)}, "v: strides must be multiples of 4"),
+        ({"dtype": "float32", "sizes": (1, 1, 1, 4, 4, 132)}, "head_size=132: must be a multiple of 4 and at most 128"),
         ({"sizes": (1, 1, 1, 4, 4, 264)}, "head_size=264: must be 1 to 256"),
         ({"sizes": (1, 3, 2, 4, 4, 16)}, "heads=3: must be a multiple of kv_heads=2"),
         ({"sizes": (1, 1, 1, 2**31, 4, 16)}, "sizes: the queries of all heads, and the keys"),

@@ -15,6 +15,8 @@ namespace py = pybind11;
 namespace wordkiln::bindings {
 namespace {
 
+constexpr int64_t kLargestFloat32Head = 128;  // wordkiln/cuda/attention.h
+
 // Elements of 16 bytes, which are copied together.
 int64_t chunk_of(cuda::DType dtype) { return dtype == cuda::DType::kFloat32 ? 4 : 8; }
 
@@ -41,7 +43,7 @@ AttentionSizes checked(const Sizes& sizes, bool packed, cuda::DType dtype) {
   if (s.queries > kMost || s.keys > kMost || rows > kMost || keys > kMost) {
     throw std::invalid_argument("sizes: the queries of all heads, and the keys, must be at most 2^30");
   }
-  const int64_t chunk = chunk_of(dtype), largest = dtype == cuda::DType::kFloat32 ? 128 : kLargestHead;
+  const int64_t chunk = chunk_of(dtype), largest = dtype == cuda::DType::kFloat32 ? kLargestFloat32Head : kLargestHead;
   if (s.head_size % chunk != 0 || s.head_size > largest) {
     throw std::invalid_argument("head_size=" + std::to_string(s.head_size) + ": must be a multiple of " +
                                 std::to_string(chunk) + " and at most " + std::to_string(largest));

@@ -110,10 +110,9 @@ def _gpu() -> Finding:
     if not torch.cuda.is_available():
         return Finding("GPU", True, "none that torch can use")
     name = torch.cuda.get_device_name()
-    lacks = _cuda.lacks(torch.empty(0, device="meta"))  # its dtype is asked for, not its device
+    lacks = _cuda.device_lacks(torch.cuda.current_device())
     if lacks is not None:
-        text = f"{name}, on plain torch alone: no kernels for {lacks}; WORDKILN_CUDA=ON pip install . builds them"
-        return Finding("GPU", False, text)
+        return Finding("GPU", False, f"{name}, on plain torch alone: no kernels for {lacks}")
     return Finding("GPU", True, f"{name}, with kernels of its own: wordkiln train --device cuda")
 
 

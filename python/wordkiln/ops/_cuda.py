@@ -30,16 +30,21 @@ def kernels() -> ModuleType:
 
 
 def lacks(x: Tensor) -> str | None:
-    """Why the GPU kernels do not take tensors of this dtype on this GPU, or None where they do.
+    """Why the GPU kernels do not take tensors of this dtype on this GPU, or None where they do."""
+    missing = device_lacks(x.device.index or 0)
+    return missing if missing is not None or x.dtype in _DTYPES else f"dtype {x.dtype} on a GPU"
+
+
+def device_lacks(device: int) -> str | None:
+    """Why there are no kernels for this GPU, or None where there are.
 
     WORDKILN_CUDA_KERNELS=0 in the environment turns them off.
     """
     if os.environ.get("WORDKILN_CUDA_KERNELS") == "0":
         return "device cuda (WORDKILN_CUDA_KERNELS=0)"
     if _module is None:
-        return "device cuda (built without CUDA)"
-    missing = _device_lacks(_module, x.device.index or 0)
-    return missing if missing is not None or x.dtype in _DTYPES else f"dtype {x.dtype} on a GPU"
+        return "device cuda (built without CUDA: WORDKILN_CUDA=ON pip install . adds the kernels)"
+    return _device_lacks(_module, device)
 
 
 @functools.cache
