@@ -108,26 +108,26 @@ def packed_linear():
 
 
 def recurrence(kind):
-    """One step; torch's product, and the sum of the biases, count as the kernel's."""
+    """One step; torch's product counts as the kernel's."""
     gates = {"lstm": 4, "gru": 3}[kind]
     x, weight_ih, weight_hh = torch.randn(1, 1, 8), torch.randn(gates * 8, 8), torch.randn(gates * 8, 8)
-    biases, h, c = torch.randn(2, gates * 8), torch.zeros(1, 8), torch.zeros(1, 8)
+    bias_ih, bias_hh, h, c = torch.randn(gates * 8), torch.randn(gates * 8), torch.zeros(1, 8), torch.zeros(1, 8)
     projected, out, last = torch.randn(1, 1, gates * 8), torch.empty(1, 1, 8), torch.empty(2, 1, 8)
     is_lstm = kind == "lstm"
-    addresses = (projected.data_ptr(), weight_hh.data_ptr(), 0 if is_lstm else biases.data_ptr(), h.data_ptr())
+    addresses = (projected.data_ptr(), weight_hh.data_ptr(), 0 if is_lstm else bias_hh.data_ptr(), h.data_ptr())
     rest = (c.data_ptr() if is_lstm else 0, 0, out.data_ptr(), last[0].data_ptr() if is_lstm else 0, 0)
     op, state = (ops.lstm, (h, c)) if is_lstm else (ops.gru, h)
 
     def kernel(kept=(projected, out, c)):
-        F.linear(x, weight_ih, biases[0] + biases[1])
+        F.linear(x, weight_ih, bias_ih)
         _kernels.recurrent_forward("float32", kind, *addresses, *rest, (1, 1, 8), False, last[1].data_ptr())
 
     layer = (torch.nn.LSTM if is_lstm else torch.nn.GRU)(8, 8)
     with torch.no_grad():
-        for parameter, value in zip(layer.parameters(), (weight_ih, weight_hh, *biases), strict=True):
+        for parameter, value in zip(layer.parameters(), (weight_ih, weight_hh, bias_ih, bias_hh), strict=True):
             parameter.copy_(value)
     states = (h[None], c[None]) if is_lstm else h[None]
-    return lambda: op(x, weight_ih, weight_hh, *biases, state)[0], kernel, lambda: layer(x, states)[0]
+    return lambda: op(x, weight_ih, weight_hh, bias_ih, bias_hh, state)[0], kernel, lambda: layer(x, states)[0]
 
 
 # Kernels of numbers get `kept` as well: the memory behind the addresses must outlive the function that makes it.

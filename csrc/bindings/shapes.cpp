@@ -1,5 +1,7 @@
 #include "bindings/shapes.h"
 
+#include <pybind11/gil_safe_call_once.h>
+
 #include <algorithm>
 #include <cctype>
 #include <sstream>
@@ -114,10 +116,20 @@ py::object plain_device(const py::tuple& inputs) {
   return py::str(found);
 }
 
+bool any_requires_grad(const py::tuple& inputs) {
+  PYBIND11_CONSTINIT static py::gil_safe_call_once_and_store<py::str> storage;
+  const py::str& name = storage.call_once_and_store_result([] { return py::str("requires_grad"); }).get_stored();
+  for (const py::handle input : inputs) {
+    if (!is_option(input) && input.attr(name).cast<bool>()) return true;
+  }
+  return false;
+}
+
 void register_shapes(py::module_& m) {
   // An ordinary metaclass: stubs cannot name pybind11's own.
   const auto metaclass = py::metaclass(reinterpret_cast<PyObject*>(&PyType_Type));
   m.def("plain_device", &plain_device, py::arg("inputs"));
+  m.def("any_requires_grad", &any_requires_grad, py::arg("inputs"));
   py::class_<TensorShapes>(m, "TensorShapes", metaclass)
       .def(py::init<const std::string&>(), py::arg("pattern"))
       .def("fit", &TensorShapes::fit);

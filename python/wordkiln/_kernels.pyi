@@ -125,7 +125,7 @@ def recurrent_forward(
     kind: str,
     gates: int,
     weight_hh: int,
-    bias_new: int,
+    bias_hh: int,
     h0: int,
     c0: int,
     lengths: int,
@@ -272,6 +272,7 @@ class Decoder:
     def nbytes(self) -> int: ...
 
 def plain_device(inputs: tuple[object, ...]) -> str | None: ...
+def any_requires_grad(inputs: tuple[object, ...]) -> bool: ...
 
 class TensorShapes:
     def __init__(self, pattern: str) -> None: ...

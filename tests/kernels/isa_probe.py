@@ -84,7 +84,7 @@ def recurrence(kind: str, gates: int, dtype: str) -> dict[str, np.ndarray]:
     weight = (random.standard_normal((gates * hidden, hidden)) * 0.2).astype(dtype)
     h0, c0, grad_h, grad_c = (random.standard_normal((batch, hidden)).astype(dtype) for _ in range(4))
     out, cells, hidden_new, grad_out = (random.standard_normal((steps, batch, hidden)).astype(dtype) for _ in range(4))
-    bias = random.standard_normal(hidden).astype(dtype)
+    bias = random.standard_normal(gates * hidden).astype(dtype)
     lengths = random.integers(0, steps + 1, batch)
     arrays = map(address, (x, weight, bias, h0, c0, lengths, out, cells, hidden_new))
     _kernels.recurrent_forward(dtype, kind, *arrays, sizes, True)

@@ -92,3 +92,12 @@ def test_another_default_device_does_not_move_the_loss(x):
     wanted = ops.linear_cross_entropy(*inputs)
     with torch.device("meta"):
         assert torch.equal(ops.linear_cross_entropy(*inputs), wanted)
+
+
+def test_another_default_device_does_not_move_the_seed(x):
+    q = x[None, None]
+    with torch.device("meta"):
+        torch.manual_seed(0)
+        dropped = ops.attention(q, q, q, dropout=0.5)
+    torch.manual_seed(0)
+    assert torch.equal(dropped, ops.attention(q, q, q, dropout=0.5))

@@ -14,7 +14,7 @@ namespace {
 template <typename T>
 struct ForwardRow {
   T* gates;
-  const T* bias_new;
+  const T* bias_hh;
   const T* h_before;
   const T* c_before;
   T* out;
@@ -85,10 +85,9 @@ struct GruCell {
   static constexpr bool kHasCells = false, kHasHiddenNew = true;
 
   WORDKILN_INLINE static void finish(const ForwardRow<T>& row, const T* product) {
-    const Vec<T> reset = sigmoid<T>(row.gate(0) + load(product));
-    const Vec<T> update = sigmoid<T>(row.gate(1) + load(product + kLanes<T>));
-    Vec<T> hidden_new = load(product + 2 * kLanes<T>);
-    if (row.bias_new != nullptr) hidden_new += load(row.bias_new, row.units);
+    const Vec<T> reset = sigmoid<T>(row.gate(0) + recurrent(row, product, 0));
+    const Vec<T> update = sigmoid<T>(row.gate(1) + recurrent(row, product, 1));
+    const Vec<T> hidden_new = recurrent(row, product, 2);
     const Vec<T> fresh = tanh<T>(row.gate(2) + reset * hidden_new);
     store(row.out, fresh + update * (load(row.h_before, row.units) - fresh), row.units);
     if (!row.keep) return;
@@ -96,6 +95,12 @@ struct GruCell {
     store(row.gates + row.hidden, update, row.units);
     store(row.gates + 2 * row.hidden, fresh, row.units);
     store(row.hidden_new, hidden_new, row.units);
+  }
+
+  // What W_hh h and its bias give to a gate.
+  WORDKILN_INLINE static Vec<T> recurrent(const ForwardRow<T>& row, const T* product, int g) {
+    const Vec<T> sum = load(product + g * kLanes<T>);
+    return row.bias_hh == nullptr ? sum : sum + load(row.bias_hh + g * row.hidden, row.units);
   }
 
   WORDKILN_INLINE static Vec<T> backward(const BackwardRow<T>& row, Vec<T> grad_h) {

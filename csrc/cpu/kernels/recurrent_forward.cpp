@@ -98,7 +98,7 @@ class ForwardPass {
     const T* c_before = t == 0 ? c0_ : shifted(cells_, a_.keep ? (t - 1) * all : 0);
     return {
         .gates = gates_ + (t * a_.sizes.batch + row) * kGates * hidden_ + unit,
-        .bias_new = shifted(static_cast<const T*>(a_.bias_new), unit),
+        .bias_hh = shifted(static_cast<const T*>(a_.bias_hh), unit),
         .h_before = t == 0 ? h0_ + state : out_ + here - all,
         .c_before = shifted(c_before, state),
         .out = out_ + here,

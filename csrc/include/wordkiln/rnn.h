@@ -24,9 +24,9 @@ struct RecurrentSizes {
 
 struct RecurrentForward {
   Recurrence kind;
-  void* gates;             // [T, B, GH] in: pre-activations but for W_hh h (GRU: and bias_new); out, if `keep`: gates
+  void* gates;             // [T, B, GH] in: pre-activations but for W_hh h (GRU: and bias_hh); out, if `keep`: gates
   const void* weight_hh;   // [GH, H]
-  const void* bias_new;    // GRU: [H] bias of the new gate's part of W_hh h; or null: zero
+  const void* bias_hh;     // GRU: [3H] added to W_hh h, which the reset gate multiplies; or null: zero
   const void* h0;          // [B, H]
   const void* c0;          // LSTM: [B, H]
   const int64_t* lengths;  // [B] 0 to T: behind it a row's outputs are 0 and its state stays; or null: T

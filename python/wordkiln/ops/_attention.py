@@ -141,7 +141,7 @@ def attention(
     else:
         both = attention_kernel(
             q, k, v, key_lengths, bias, slopes if fits else for_kernel(slopes, q), seed, None, None,
-            causal, window or 0, scale, soft_cap or 0.0, dropout,
+            causal, window or 0, scale, soft_cap or 0.0, dropout, device="cpu" if fits else None,
         )  # fmt: skip
     return both if return_lse else both[0]
 
@@ -265,7 +265,7 @@ def attention_lacks(q: Tensor) -> str | None:
 def _seed(seed: Tensor | None, dropout: float) -> Tensor | None:
     if not dropout or seed is not None:
         return seed if dropout else None
-    return torch.randint(2**32, (2,), dtype=torch.int64)
+    return torch.randint(2**32, (2,), device="cpu")  # int64; a user may have set another default device
 
 
 def _check_grouped(q: Tensor, k: Tensor, v: Tensor, key_lengths: Tensor | None, bias: Tensor | None) -> None:

@@ -66,11 +66,12 @@ class Op:
         function: Any = type(self._name, (torch.autograd.Function,), members)
         self._apply = function.apply
 
-    def __call__(self, *inputs: Any) -> Any:
-        kernel = None if _is_watched() else self._kernels.get(_kernels.plain_device(inputs))
+    def __call__(self, *inputs: Any, device: str | None = None) -> Any:
+        """Run it. A caller who knows `plain_device` of the inputs says so as `device` and spares a look at each."""
+        kernel = None if _is_watched() else self._kernels.get(device or _kernels.plain_device(inputs))
         if kernel is None:
             return self._op(*inputs)
-        if torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in inputs):
+        if wants_gradient(inputs):
             return self._apply(*inputs)
         return kernel(*inputs)
 
@@ -84,6 +85,15 @@ def op(name: str, *, schema: str | None = None, device_types: str | None = "cpu"
         device_types: what it runs on.
     """
     return lambda forward: Op(name, forward, schema, device_types)
+
+
+def wants_gradient(inputs: tuple[Any, ...]) -> bool:
+    """Whether a backward pass may follow: a tensor among the inputs of an op is to have a gradient."""
+    if not torch.is_grad_enabled():
+        return False
+    if torch.compiler.is_compiling():
+        return any(isinstance(x, Tensor) and x.requires_grad for x in inputs)
+    return _kernels.any_requires_grad(inputs)
 
 
 def no_autocast(x: Tensor) -> AbstractContextManager[Any]:

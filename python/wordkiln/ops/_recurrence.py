@@ -9,6 +9,7 @@ from wordkiln import _kernels
 from wordkiln.errors import ArgumentError
 from wordkiln.ops import reference
 from wordkiln.ops._checks import check_layer, kernel_lacks, warn_once
+from wordkiln.ops._op import wants_gradient
 from wordkiln.ops._recurrent_op import recurrent
 
 # Of x, both weights, both biases, the state and the lengths; asked before the slower checks.
@@ -100,13 +101,7 @@ def gru(
         if lacks is not None:
             warn_once("gru", lacks)
             return reference.gru(x, weight_ih, weight_hh, bias_ih, bias_hh, state, lengths)
-    bias, bias_new = bias_ih, None
-    if bias_hh is not None:
-        hidden = weight_hh.shape[1]
-        bias_new = bias_hh[2 * hidden :]
-        outside = torch.cat([bias_hh[: 2 * hidden], torch.zeros_like(bias_new)])
-        bias = outside if bias_ih is None else bias_ih + outside
-    out, h, _ = _run("gru", x, weight_ih, weight_hh, bias, bias_new, state, None, lengths)
+    out, h, _ = _run("gru", x, weight_ih, weight_hh, bias_ih, bias_hh, state, None, lengths)
     return out, h
 
 
@@ -161,7 +156,7 @@ def _run(
     weight_ih: Tensor,
     weight_hh: Tensor,
     bias: Tensor | None,
-    bias_new: Tensor | None,
+    bias_hh: Tensor | None,
     h0: Tensor | None,
     c0: Tensor | None,
     lengths: Tensor | None,
@@ -170,9 +165,8 @@ def _run(
         # A gradient of 0 times padding that is NaN would be NaN in the weights' gradients.
         lengths = lengths.contiguous()
         x = x.masked_fill((torch.arange(x.shape[0], device=x.device)[:, None] >= lengths)[..., None], 0.0)
-    inputs = (x, weight_ih, weight_hh, bias, bias_new, h0, c0)
-    keep = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in inputs)
-    out, h, c, *_ = recurrent(kind, *inputs, lengths, keep)
+    inputs = (x, weight_ih, weight_hh, bias, bias_hh, h0, c0)
+    out, h, c, *_ = recurrent(kind, *inputs, lengths, wants_gradient(inputs))
     return out, h, c
 
 

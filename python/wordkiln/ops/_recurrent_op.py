@@ -21,7 +21,7 @@ GATES = {"lstm": 4, "gru": 3, "tanh": 1, "relu": 1}
 
 @op(
     "wordkiln::recurrent",
-    schema="(str kind, Tensor x, Tensor weight_ih, Tensor weight_hh, Tensor? bias, Tensor? bias_new, Tensor? h0,"
+    schema="(str kind, Tensor x, Tensor weight_ih, Tensor weight_hh, Tensor? bias, Tensor? bias_hh, Tensor? h0,"
     " Tensor? c0, Tensor? lengths, bool keep) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
 )
 def recurrent(
@@ -30,7 +30,7 @@ def recurrent(
     weight_ih: Tensor,
     weight_hh: Tensor,
     bias: Tensor | None,
-    bias_new: Tensor | None,
+    bias_hh: Tensor | None,
     h0: Tensor | None,
     c0: Tensor | None,
     lengths: Tensor | None,
@@ -43,8 +43,8 @@ def recurrent(
         x: [T, B, I].
         weight_ih: [GH, I], G gates as `GATES` says.
         weight_hh: [GH, H].
-        bias: [GH], all of what is added to the pre-activations but `bias_new`; None: zero.
-        bias_new: [H], the GRU's recurrent bias of the new gate, which stands behind the reset gate; None: zero.
+        bias: [GH], all of what is added to the pre-activations but `bias_hh`; None: zero.
+        bias_hh: [3H], the GRU's, added to weight_hh h, of which the reset gate multiplies a part; None: zero.
         h0: [B, H]; None: zero.
         c0: [B, H], LSTM; None: zero.
         lengths: int64 [B], contiguous, checked; None: T.
@@ -56,17 +56,17 @@ def recurrent(
     """
     with no_autocast(x):
         gates = _widened(F.linear(x.contiguous(), weight_ih, bias))
-    weight_hh, bias_new, h0, c0 = _widened(weight_hh), _widened(bias_new), _widened(h0), _widened(c0)
-    (steps, batch, _), hidden, new = gates.shape, weight_hh.shape[1], gates.new_empty
+    weight_hh, bias_hh, h0, c0 = _widened(weight_hh), _widened(bias_hh), _widened(h0), _widened(c0)
+    (steps, batch, _), hidden, new, none = gates.shape, weight_hh.shape[1], gates.new_empty, nothing(gates)
     is_lstm = kind == "lstm"
     first_h = gates.new_zeros(batch, hidden) if h0 is None else h0
-    first_c = _first_cells(kind, gates, c0, batch, hidden)
+    first_c = none if not is_lstm else gates.new_zeros(batch, hidden) if c0 is None else c0
     # The plain recurrence writes its outputs over the pre-activations.
     out = gates if kind in ("tanh", "relu") else new(steps, batch, hidden)
     h = new(batch, hidden)
     # The cells of all steps for a backward pass, else the last alone.
-    cells = nothing(gates) if not is_lstm else new(steps, batch, hidden) if keep else new(batch, hidden)
-    hidden_new = new(steps if keep else 0, batch, hidden) if kind == "gru" else nothing(gates)
+    cells = none if not is_lstm else new(steps, batch, hidden) if keep else new(batch, hidden)
+    hidden_new = new(steps if keep else 0, batch, hidden) if kind == "gru" else none
     if is_lstm and not keep and not steps:
         cells.copy_(first_c)
     _kernels.recurrent_forward(
@@ -74,7 +74,7 @@ def recurrent(
         kind,
         gates.data_ptr(),
         weight_hh.data_ptr(),
-        _address(bias_new),
+        _address(bias_hh),
         first_h.data_ptr(),
         first_c.data_ptr(),
         _address(lengths),
@@ -87,9 +87,9 @@ def recurrent(
     )
     c = cells if not keep or not is_lstm else cells[-1].clone() if steps else first_c.clone()
     if not keep or out is gates:
-        gates = nothing(gates)
+        gates = none
     if not keep:
-        cells = nothing(gates)
+        cells = none
     if x.dtype is torch.bfloat16:
         out, h, c = out.to(x.dtype), h.to(x.dtype), c.to(x.dtype)
     return out, h, c, cells, gates, hidden_new
@@ -105,12 +105,6 @@ def _widened(x: Any) -> Any:
     return x.float().contiguous() if x.dtype is torch.bfloat16 else x.contiguous()
 
 
-def _first_cells(kind: str, x: Tensor, c0: Tensor | None, batch: int, hidden: int) -> Tensor:
-    if kind != "lstm":
-        return nothing(x)
-    return x.new_zeros(batch, hidden) if c0 is None else c0
-
-
 def _address(x: Tensor | None) -> int:
     return 0 if x is None else x.data_ptr()
 
@@ -122,7 +116,7 @@ def _recurrent_fake(
     weight_ih: Tensor,
     weight_hh: Tensor,
     bias: Tensor | None,
-    bias_new: Tensor | None,
+    bias_hh: Tensor | None,
     h0: Tensor | None,
     c0: Tensor | None,
     lengths: Tensor | None,
@@ -166,17 +160,18 @@ def recurrent_backward(
     grad_c: Tensor | None,
     needs: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of x, weight_ih, weight_hh, bias, bias_new (empty where `needs` says no), h0 and c0 of `recurrent`."""
+    """Gradients of x, weight_ih, weight_hh, bias, bias_hh (empty where `needs` says no), h0 and c0 of `recurrent`."""
     steps, batch, hidden = out.shape
     wide = _widened(x[:0])
     wide_weight, wide_out, grad_out, wide_h0, c0 = (_widened(part) for part in (weight_hh, out, grad_out, h0, c0))
     first_h = wide.new_zeros(batch, hidden) if wide_h0 is None else wide_h0
-    first_c = _first_cells(kind, wide, c0, batch, hidden)
+    is_lstm = kind == "lstm"
+    first_c = nothing(wide) if not is_lstm else wide.new_zeros(batch, hidden) if c0 is None else c0
     grad_gates = wide.new_empty(steps, batch, GATES[kind] * hidden)
     grad_hidden_new = torch.empty_like(hidden_new)
     grad_h0, grad_c0 = (
         torch.zeros_like(first) if grad is None else grad.to(first.dtype, copy=True).contiguous()
-        for grad, first in ((grad_h, first_h), (grad_c if kind == "lstm" else None, first_c))
+        for grad, first in ((grad_h, first_h), (grad_c if is_lstm else None, first_c))
     )
     _kernels.recurrent_backward(
         dtype_name(wide),
@@ -214,7 +209,8 @@ def products(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """What follows from the gradients of the pre-activations, over all time steps at once."""
     rows = grad_gates.flatten(0, 1)
-    needs_x, needs_weight_ih, needs_weight_hh, needs_bias, needs_bias_new = needs
+    needs_x, needs_weight_ih, needs_weight_hh, needs_bias, needs_bias_hh = needs
+    grad_bias = rows.sum(0) if needs_bias or needs_bias_hh else x.new_empty(0)
     grad_weight_hh = x.new_empty(0)
     if needs_weight_hh:
         grad_weight_hh = torch.empty_like(weight_hh)
@@ -228,9 +224,14 @@ def products(
         grad_gates @ weight_ih if needs_x else x.new_empty(0),
         rows.t() @ x.flatten(0, 1) if needs_weight_ih else x.new_empty(0),
         grad_weight_hh,
-        rows.sum(0) if needs_bias else x.new_empty(0),
-        grad_hidden_new.flatten(0, -2).sum(0) if needs_bias_new else x.new_empty(0),
+        grad_bias if needs_bias else x.new_empty(0),
+        _grad_bias_hh(grad_bias, grad_hidden_new) if needs_bias_hh else x.new_empty(0),
     )
+
+
+def _grad_bias_hh(grad_bias: Tensor, grad_hidden_new: Tensor) -> Tensor:
+    hidden = grad_hidden_new.shape[-1]
+    return torch.cat([grad_bias[: 2 * hidden], grad_hidden_new.flatten(0, -2).sum(0)])
 
 
 def _product_with_h_before(grads: Tensor, out: Tensor, h0: Tensor | None, to: Tensor) -> None:
@@ -259,7 +260,7 @@ def _recurrent_backward_fake(
     needs: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     batch, hidden = out.shape[1:]
-    shapes = (x.shape, weight_ih.shape, weight_hh.shape, (GATES[kind] * hidden,), (hidden,))
+    shapes = (x.shape, weight_ih.shape, weight_hh.shape, (GATES[kind] * hidden,), (GATES[kind] * hidden,))
     grads = [x.new_empty(shape if needed else 0) for shape, needed in zip(shapes, needs, strict=True)]
     c = (batch, hidden) if kind == "lstm" else (0,)
     return grads[0], grads[1], grads[2], grads[3], grads[4], x.new_empty(batch, hidden), x.new_empty(c)
