@@ -13,6 +13,20 @@
 namespace py = pybind11;
 
 namespace wordkiln::bindings {
+namespace {
+
+// torch's word for the kind of device, or null where there are no kernels for it.
+const char* name_of(const dlpack::Device& device) {
+  return device.type == dlpack::kCpu ? "cpu" : device.type == dlpack::kCuda ? "cuda" : nullptr;
+}
+
+// A GPU's kernels take float16, too. (And no float64; the op asks for what there is none of.)
+bool is_taken(const dlpack::DataType& dtype, const dlpack::Device& device) {
+  const bool is_half = dtype.code == dlpack::kFloat && dtype.bits == 16;
+  return to_dtype(dtype).has_value() || (is_half && device.type == dlpack::kCuda);
+}
+
+}  // namespace
 
 TensorShapes::TensorShapes(const std::string& pattern) {
   std::istringstream list(pattern);
@@ -45,27 +59,37 @@ TensorShapes::Wanted TensorShapes::parse(const std::string& text) {
   return result;
 }
 
-bool TensorShapes::fit(const py::args& tensors) const {
-  if (tensors.size() != wanted_.size()) return false;
+py::object TensorShapes::device(const py::args& tensors) const {
+  const std::optional<dlpack::Device> found = fit(tensors);
+  if (!found) return py::none();
+  return py::str(name_of(*found));
+}
+
+std::optional<dlpack::Device> TensorShapes::fit(const py::args& tensors) const {
+  if (tensors.size() != wanted_.size()) return std::nullopt;
   Found found = {};
   found.letters.fill(-1);
   for (size_t i = 0; i < wanted_.size(); ++i) {
     const py::handle tensor = PyTuple_GET_ITEM(tensors.ptr(), static_cast<py::ssize_t>(i));
     if (tensor.is_none()) {
-      if (!wanted_[i].optional) return false;
+      if (!wanted_[i].optional) return std::nullopt;
       continue;
     }
     const std::optional<dlpack::Tensor> x = try_view_tensor(tensor);
-    if (!x || x->device.type != dlpack::kCpu) return false;
-    if (i == 0) found.first = x->dtype;
-    if (!fits(wanted_[i], *x, found)) return false;
+    if (!x || name_of(x->device) == nullptr) return std::nullopt;
+    if (!found.device) {
+      found.first = x->dtype;
+      found.device = x->device;
+    }
+    if (x->device.type != found.device->type || x->device.id != found.device->id) return std::nullopt;
+    if (!fits(wanted_[i], *x, found)) return std::nullopt;
   }
-  return true;
+  return found.device;
 }
 
 bool TensorShapes::fits(const Wanted& wanted, const dlpack::Tensor& x, Found& found) {
   const std::span<const int64_t> shape(x.shape, static_cast<size_t>(x.ndim));
-  if (!fits(wanted.kind, x.dtype, found.first)) return false;
+  if (!fits(wanted.kind, x.dtype, found.first, *found.device)) return false;
   const size_t last = wanted.sizes.size();
   if (wanted.leading ? shape.size() < last : shape.size() != last) return false;
   const std::span<const int64_t> leading = shape.first(shape.size() - last);
@@ -77,12 +101,13 @@ bool TensorShapes::fits(const Wanted& wanted, const dlpack::Tensor& x, Found& fo
   return true;
 }
 
-bool TensorShapes::fits(Kind kind, const dlpack::DataType& dtype, const dlpack::DataType& first) {
+bool TensorShapes::fits(Kind kind, const dlpack::DataType& dtype, const dlpack::DataType& first,
+                        const dlpack::Device& device) {
   if (kind == Kind::kInt64) return dtype.code == dlpack::kInt && dtype.bits == 64;
-  const std::optional<DType> type = to_dtype(dtype), wanted = to_dtype(first);
-  if (!type || !wanted) return false;
-  if (kind == Kind::kWide && wanted == DType::kBfloat16) return type == DType::kFloat32;
-  return kind == Kind::kFloat || type == wanted;
+  if (!is_taken(dtype, device) || !is_taken(first, device)) return false;
+  const bool same = dtype.code == first.code && dtype.bits == first.bits;
+  if (kind == Kind::kWide && first.bits == 16) return dtype.code == dlpack::kFloat && dtype.bits == 32;
+  return kind == Kind::kFloat || same;
 }
 
 bool TensorShapes::fits(const Size& wanted, int64_t size, Found& found) {
@@ -109,8 +134,9 @@ py::object plain_device(const py::tuple& inputs) {
   for (const py::handle input : inputs) {
     if (is_option(input)) continue;
     const std::optional<dlpack::Tensor> x = try_view_tensor(input);
-    if (!x || (x->device.type != dlpack::kCpu && x->device.type != dlpack::kCuda)) return py::none();
-    if (found == nullptr) found = x->device.type == dlpack::kCpu ? "cpu" : "cuda";
+    const char* name = x ? name_of(x->device) : nullptr;
+    if (name == nullptr) return py::none();
+    if (found == nullptr) found = name;
   }
   if (found == nullptr) return py::none();
   return py::str(found);
@@ -132,7 +158,7 @@ void register_shapes(py::module_& m) {
   m.def("any_requires_grad", &any_requires_grad, py::arg("inputs"));
   py::class_<TensorShapes>(m, "TensorShapes", metaclass)
       .def(py::init<const std::string&>(), py::arg("pattern"))
-      .def("fit", &TensorShapes::fit);
+      .def("device", &TensorShapes::device);
 }
 
 }  // namespace wordkiln::bindings

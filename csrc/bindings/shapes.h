@@ -17,17 +17,18 @@ namespace wordkiln::bindings {
 // The tensors are listed with commas between them, each as its sizes with spaces between them:
 //   h      a letter is a size, the same wherever it stands; 4h: four times it; ~h: it or 1
 //   ...    whatever sizes, the same wherever they stand; only at the front
-//   int64: in front: of this dtype; wide: float32 where the first tensor is bfloat16, else its dtype; float: any that
-//          kernels take. Without one of these: the first tensor's, which is float32, float64 or bfloat16
+//   int64: in front: of this dtype; wide: float32 where the first tensor has 16 bits, else its dtype; float: any that
+//          kernels take. Without one of these: the first tensor's, which is float32, float64 or bfloat16, or float16
+//          on a GPU
 //   ?      behind: or None
 // "t b i, 4h i, 4h h, 4h ?" are the tensors of an LSTM with an optional bias.
 class TensorShapes {
  public:
   explicit TensorShapes(const std::string& pattern);
 
-  // Whether these are such tensors, of class torch.Tensor or torch.nn.Parameter itself and on the CPU. No error for
-  // what is none: the checks of the op name it.
-  bool fit(const pybind11::args& tensors) const;
+  // "cpu" or "cuda" where these are such tensors, of class torch.Tensor or torch.nn.Parameter itself and all on one
+  // device of that kind, else None. No error for what does not fit: the checks of the op name it.
+  pybind11::object device(const pybind11::args& tensors) const;
 
  private:
   enum class Kind { kFirst, kWide, kFloat, kInt64 };
@@ -47,13 +48,16 @@ class TensorShapes {
   // What the tensors before have settled.
   struct Found {
     dlpack::DataType first;
+    std::optional<dlpack::Device> device;
     std::optional<std::span<const int64_t>> leading;
     std::array<int64_t, 26> letters;
   };
 
   static Wanted parse(const std::string& text);
   static bool fits(const Wanted& wanted, const dlpack::Tensor& x, Found& found);
-  static bool fits(Kind kind, const dlpack::DataType& dtype, const dlpack::DataType& first);
+  std::optional<dlpack::Device> fit(const pybind11::args& tensors) const;
+  static bool fits(Kind kind, const dlpack::DataType& dtype, const dlpack::DataType& first,
+                   const dlpack::Device& device);
   static bool fits(const Size& wanted, int64_t size, Found& found);
 
   std::vector<Wanted> wanted_;

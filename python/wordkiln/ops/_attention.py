@@ -115,9 +115,8 @@ def attention(
     Raises:
         ArgumentError: shapes, dtypes, devices or ranges do not fit.
     """
-    fits = not torch.compiler.is_compiling() and _SHAPES.fit(q, k, v, key_lengths, bias, slopes)
-    fits = fits and q.shape[3] <= LARGEST_HEAD  # of what fits the kernel itself looks at the lengths
-    if not fits:
+    device = None if torch.compiler.is_compiling() else _SHAPES.device(q, k, v, key_lengths, bias, slopes)
+    if device is None or q.shape[3] > LARGEST_HEAD:  # of what it takes the kernel itself looks at the lengths
         _check_grouped(q, k, v, key_lengths, bias)
         check_slopes(q, slopes)
         if key_lengths is not None:
@@ -129,8 +128,8 @@ def attention(
     _check_dropout(dropout, seed)
     scale = 1 / math.sqrt(q.shape[3]) if scale is None else float(scale)
     seed = _seed(seed, dropout)
-    lacks = None if fits else attention_lacks(q)
-    if lacks is None and q.is_cuda and bias is not None and bias.requires_grad and torch.is_grad_enabled():
+    lacks = attention_lacks(q, device)
+    if lacks is None and bias is not None and q.is_cuda and bias.requires_grad and torch.is_grad_enabled():
         lacks = "the gradient of a bias on a GPU"
     if lacks is not None:
         warn_once("attention", lacks)
@@ -140,8 +139,8 @@ def attention(
         )  # fmt: skip
     else:
         both = attention_kernel(
-            q, k, v, key_lengths, bias, slopes if fits else for_kernel(slopes, q), seed, None, None,
-            causal, window or 0, scale, soft_cap or 0.0, dropout, device="cpu" if fits else None,
+            q, k, v, key_lengths, bias, slopes if device == "cpu" else for_kernel(slopes, q), seed, None, None,
+            causal, window or 0, scale, soft_cap or 0.0, dropout, device=device,
         )  # fmt: skip
     return both if return_lse else both[0]
 
@@ -238,7 +237,7 @@ def attention_varlen(
     scale = 1 / math.sqrt(q.shape[-1]) if scale is None else float(scale)
     seed = _seed(seed, dropout)
     offsets = [x.to(q.device, torch.int64).contiguous() for x in (cu_seqlens, offsets_k)]
-    lacks = attention_lacks(q)
+    lacks = attention_lacks(q, None)
     if lacks is not None:
         warn_once("attention_varlen", lacks)
         out, lse = reference.attention_varlen(
@@ -253,10 +252,12 @@ def attention_varlen(
     return (out, lse.squeeze(0)) if return_lse else out
 
 
-def attention_lacks(q: Tensor) -> str | None:
-    """Why there is no kernel for the heads, dtype and device of `q`, or None."""
+def attention_lacks(q: Tensor, device: str | None) -> str | None:
+    """Why there is no kernel for the heads, dtype and device of `q`, or None; `device`: what `_SHAPES` says of it."""
     if q.shape[-1] > LARGEST_HEAD:
         return f"heads larger than {LARGEST_HEAD}"
+    if device == "cpu":
+        return None
     if q.is_cuda and q.dtype == torch.float32 and q.shape[-1] > LARGEST_FLOAT32_HEAD:
         return f"float32 heads larger than {LARGEST_FLOAT32_HEAD} on a GPU"
     return kernel_lacks(q, bfloat16=True, cuda=True)

@@ -102,9 +102,8 @@ def attention_paged(
             (on a GPU the row becomes NaN instead); a gradient is wanted.
     """
     tensors = (q, key_pages, value_pages, page_table, key_lengths)
-    fits = not torch.compiler.is_compiling() and _SHAPES.fit(*tensors, slopes)
-    fits = fits and q.shape[3] <= LARGEST_HEAD  # of what fits the kernel itself looks at the lengths
-    if not fits:
+    device = None if torch.compiler.is_compiling() else _SHAPES.device(*tensors, slopes)
+    if device is None or q.shape[3] > LARGEST_HEAD:  # of what it takes the kernel itself looks at the lengths
         _check(*tensors)
         check_slopes(q, slopes)
         page_table, key_lengths = (x.to(q.device, torch.int64) for x in (page_table, key_lengths))
@@ -112,7 +111,7 @@ def attention_paged(
     check_scores(q, key_pages.shape[2], window, soft_cap, slopes)
     scale = 1 / math.sqrt(q.shape[-1]) if scale is None else float(scale)
     page_table, key_lengths = page_table.contiguous(), key_lengths.contiguous()
-    lacks = None if fits else attention_lacks(q)
+    lacks = attention_lacks(q, device)
     if lacks is not None:
         warn_once("attention_paged", lacks)
         both = reference.attention_paged(
@@ -121,8 +120,8 @@ def attention_paged(
         )  # fmt: skip
         return both if return_lse else both[0]
     out, lse = attention_paged_kernel(
-        q, key_pages, value_pages, page_table, key_lengths, slopes if fits else for_kernel(slopes, q),
-        causal, window or 0, scale, soft_cap or 0.0,
+        q, key_pages, value_pages, page_table, key_lengths, slopes if device == "cpu" else for_kernel(slopes, q),
+        causal, window or 0, scale, soft_cap or 0.0, device=device,
     )  # fmt: skip
     return (out, lse) if return_lse else out
 

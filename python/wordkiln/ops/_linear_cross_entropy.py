@@ -55,7 +55,7 @@ def linear_cross_entropy(
     Raises:
         ArgumentError: shapes, dtypes, devices or ranges do not fit.
     """
-    if torch.compiler.is_compiling() or not _SHAPES.fit(hidden, weight, targets, bias) or not len(weight):
+    if torch.compiler.is_compiling() or _SHAPES.device(hidden, weight, targets, bias) is None or not len(weight):
         _check_tensors(hidden, weight, targets, bias)
     _check_options(label_smoothing, z_loss, reduction)
     needs = [torch.is_grad_enabled() and x is not None and x.requires_grad for x in (hidden, weight, bias)]

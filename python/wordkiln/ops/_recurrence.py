@@ -52,9 +52,11 @@ def lstm(
     """
     h0, c0 = (None, None) if state is None else _pair(state)
     tensors = (x, weight_ih, weight_hh, bias_ih, bias_hh, h0, c0, lengths)
-    if torch.compiler.is_compiling() or not _LSTM_SHAPES.fit(*tensors):
+    device = None if torch.compiler.is_compiling() else _LSTM_SHAPES.device(*tensors)
+    if device is None:
         check_layer(*tensors[:-1], gates=4)
         _check_lengths(x, lengths)
+    if device != "cpu":
         lacks = kernel_lacks(x, bfloat16=True, cuda=True)
         if lacks is not None:
             warn_once("lstm", lacks)
@@ -94,9 +96,11 @@ def gru(
         ArgumentError: shapes, dtypes, devices or lengths do not fit.
     """
     tensors = (x, weight_ih, weight_hh, bias_ih, bias_hh, state, lengths)
-    if torch.compiler.is_compiling() or not _GRU_SHAPES.fit(*tensors):
+    device = None if torch.compiler.is_compiling() else _GRU_SHAPES.device(*tensors)
+    if device is None:
         check_layer(*tensors[:-1], None, gates=3)
         _check_lengths(x, lengths)
+    if device != "cpu":
         lacks = kernel_lacks(x, bfloat16=True, cuda=True)
         if lacks is not None:
             warn_once("gru", lacks)
@@ -138,7 +142,7 @@ def rnn(
     if nonlinearity not in ("tanh", "relu"):
         raise ArgumentError(f"nonlinearity={nonlinearity!r}: must be 'tanh' or 'relu'")
     tensors = (x, weight_ih, weight_hh, bias_ih, bias_hh, state, lengths)
-    if torch.compiler.is_compiling() or not _RNN_SHAPES.fit(*tensors):
+    if torch.compiler.is_compiling() or _RNN_SHAPES.device(*tensors) != "cpu":
         check_layer(*tensors[:-1], None, gates=1)
         _check_lengths(x, lengths)
         lacks = kernel_lacks(x, bfloat16=True)
