@@ -134,20 +134,25 @@ def test_a_gradient_of_the_bias_runs_on_the_reference(gpu):
 
 
 def test_launches_go_to_torch_s_current_stream_and_device(monkeypatch):
-    streams = {}
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: types.SimpleNamespace(cuda_stream=streams[device]))
+    class OnGpu(types.SimpleNamespace):
+        is_cuda = True
+
+        def get_device(self):
+            return self.device.index
+
+    # Not there in a torch for CPUs alone.
+    monkeypatch.setattr(torch._C, "_cuda_getCurrentRawStream", lambda index: [7, 77][index], raising=False)
+    monkeypatch.setattr(torch._C, "_cuda_getDevice", lambda: 0, raising=False)
     monkeypatch.setattr(torch.cuda, "device", lambda device: ("guard", device))
-    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
-    x = types.SimpleNamespace(is_cuda=True, device=torch.device("cuda:1"))
-    streams[x.device] = 77
+    x = OnGpu(device=torch.device("cuda:1"))
     assert _cuda.stream(x) == 77
     assert _cuda.guard(x) == ("guard", x.device)
-    assert isinstance(_cuda.guard(types.SimpleNamespace(is_cuda=True, device=torch.device("cuda:0"))), nullcontext)
+    assert isinstance(_cuda.guard(OnGpu(device=torch.device("cuda:0"))), nullcontext)
 
 
 def test_large_heads_of_float32_run_on_the_reference(gpu):
     with FakeTensorMode():
-        lacks = [attention_lacks(torch.empty(1, 1, 1, size, device="cuda")) for size in (128, 129)]
+        lacks = [attention_lacks(torch.empty(1, 1, 1, size, device="cuda"), "cuda") for size in (128, 129)]
     assert lacks[1] == "float32 heads larger than 128 on a GPU"
     assert lacks[0] != lacks[1]
 

@@ -189,7 +189,8 @@ def _outputs(q: Tensor) -> tuple[Tensor, Tensor]:
     out = torch.empty_like(q)
     if out.stride(-1) != 1:
         out = q.new_empty(q.shape)
-    return out, torch.empty(q.shape[:3], dtype=torch.float32, device=q.device)
+    batch, heads, queries, _ = q.shape  # one by one: a tuple of them takes twice as long
+    return out, q.new_empty(batch, heads, queries, dtype=torch.float32)
 
 
 def _narrowed(x: Tensor, head_size: int) -> Tensor:

@@ -82,11 +82,11 @@ class Workspace:
     """
 
     def __init__(self, like: Tensor) -> None:
-        self._device = like.device
+        self._like = like
         self._memory: Tensor | None = None
 
     def __call__(self, size: int) -> int:
-        self._memory = torch.empty(size, dtype=torch.uint8, device=self._device)
+        self._memory = self._like.new_empty(size, dtype=torch.uint8)
         return self._memory.data_ptr()
 
 
