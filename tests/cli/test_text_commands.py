@@ -128,6 +128,49 @@ def test_beam_prints_texts_and_scores(invoke, model):
     assert shown.startswith(f"--- 1 of 2, score {expected[0].score:.4f}\n床前{expected[0].text}\n--- 2 of 2")
 
 
+@pytest.fixture
+def recommending(model, monkeypatch):
+    """Replaces what the makers of `model` recommend, for commands too."""
+    monkeypatch.setattr("wordkiln.generation.load", lambda path, dtype: model)
+    return lambda **settings: monkeypatch.setattr(model, "recommended", settings)
+
+
+def test_beam_leaves_what_is_not_given_to_the_makers_of_the_model(invoke, model, recommending):
+    by_default = model.beam("床前")
+    recommending(num_beams=2, length_penalty=-2.0, max_new_tokens=6, no_repeat_ngram_size=1)
+    recommended = model.beam("床前")
+    named = {"num_beams": 3, "length_penalty": 0.0, "max_new_tokens": 4, "no_repeat_ngram_size": 0}
+    asked = model.beam("床前", **named)
+    assert len({text.score for (text,) in (by_default, recommended, asked)}) == 3
+
+    def found(*options):
+        return lines(invoke("beam", "--prompt", "床前", *options, "--json").stdout)[0]["score"]
+
+    assert found() == recommended[0].score
+    options = (f"--{name.replace('_', '-')}={value}" for name, value in named.items())
+    assert found(*options) == asked[0].score  # 0 is a value that was given
+
+
+def test_an_early_stopping_reaches_the_search(invoke, model, monkeypatch):
+    seen = []
+    monkeypatch.setattr("wordkiln.generation.load", lambda path, dtype: model)
+    monkeypatch.setattr(model, "beam", lambda prompt, **settings: seen.append(settings) or [])
+    for given in ("true", "false", "never"):
+        assert invoke("beam", "--early-stopping", given).exit_code == 0
+    assert invoke("beam").exit_code == 0
+    assert seen == [{"early_stopping": True}, {"early_stopping": False}, {"early_stopping": "never"}, {}]
+
+
+def test_an_answer_is_as_long_as_the_makers_of_the_model_say(invoke, recommending):
+    messages = json.dumps([{"role": "user", "content": "床前"}])
+    recommending(max_new_tokens=1, temperature=0.0)
+    short = invoke("chat", input=messages).stdout
+    recommending(temperature=0.0)
+    assert len(invoke("chat", input=messages).stdout) > len(short)
+    recommending(max_new_tokens=1, temperature=0.0)
+    assert len(invoke("chat", "--max-new-tokens", 9, input=messages).stdout) > len(short)
+
+
 def test_scores_of_texts_files_and_lines(invoke, model, tmp_path):
     book, many = tmp_path / "book.txt", tmp_path / "many.jsonl"
     book.write_text("the lazy dog <|end|>", encoding="utf-8")

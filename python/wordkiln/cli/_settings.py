@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,7 +21,8 @@ DType = Annotated[
 
 _PANEL = "Settings (docs/generation.md and docs/sampling.md say more)"
 
-# Name -> type, help. Left out, a setting has the library's default, which the help names.
+# Name -> type, help. Left out, a setting has what the model's makers recommend, else the library's default, which the
+# help names.
 SETTINGS: dict[str, tuple[Any, str]] = {
     "max_new_tokens": (int, "Most tokens to write. Default 128; chat 512."),
     "temperature": (float, "Higher is wilder; 0 always takes the most probable token. Default 1."),
@@ -54,12 +55,17 @@ SETTINGS: dict[str, tuple[Any, str]] = {
 _MAY_BE_A_FILE = {"schema", "grammar"}
 
 
+def given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that were used: the others are left to what the model's makers recommend, then to the library."""
+    return {name: value for name, value in options.items() if value not in (None, [])}
+
+
 def takes_settings(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command with a parameter `settings` an option for each of `SETTINGS`; it gets those that were used."""
 
     @functools.wraps(command)
     def with_settings(**arguments: Any) -> None:
-        used = {name: value for name in SETTINGS if (value := arguments.pop(name)) not in (None, [])}
+        used = given({name: arguments.pop(name) for name in SETTINGS})
         for name in _MAY_BE_A_FILE & used.keys():
             if used[name].startswith("@"):
                 used[name] = read_text(used[name][1:])

@@ -8,21 +8,33 @@ from typing import Annotated, Any
 import typer
 
 from wordkiln.cli._files import INTERRUPTED, STANDARD_INPUT, line_of, read_text
-from wordkiln.cli._settings import DType, Model
+from wordkiln.cli._settings import DType, Model, given
+
+_STOPPING: dict[str | None, Any] = {None: None, "true": True, "false": False, "never": "never"}
 
 
 def beam(
     model: Model,
     prompt: Annotated[str, typer.Option(help="The text to continue; '-' reads it from standard input.")] = "",
-    num_beams: Annotated[int, typer.Option(help="Texts that are written side by side.")] = 4,
-    num_return: Annotated[int, typer.Option("--num-return", "-n", help="How many of them to print.")] = 1,
-    length_penalty: Annotated[float, typer.Option(help="More favours longer texts.")] = 1.0,
-    max_new_tokens: Annotated[int, typer.Option(help="Most tokens of a text.")] = 128,
-    min_new_tokens: Annotated[int, typer.Option(help="A text does not end before so many tokens.")] = 0,
-    early_stopping: Annotated[str, typer.Option(help="When to stop: true, false or never (docs/beam.md).")] = "false",
-    num_beam_groups: Annotated[int, typer.Option(help="Groups of beams that are kept apart.")] = 1,
-    diversity_penalty: Annotated[float, typer.Option(help="What a token costs that another group took.")] = 0.0,
-    no_repeat_ngram_size: Annotated[int, typer.Option(help="No run of so many tokens comes twice; 0: any may.")] = 0,
+    num_beams: Annotated[int | None, typer.Option(help="Texts that are written side by side. Default 4.")] = None,
+    num_return: Annotated[
+        int | None, typer.Option("--num-return", "-n", help="How many of them to print. Default 1.")
+    ] = None,
+    length_penalty: Annotated[float | None, typer.Option(help="More favours longer texts. Default 1.")] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(help="Most tokens of a text. Default 128.")] = None,
+    min_new_tokens: Annotated[
+        int | None, typer.Option(help="A text does not end before so many tokens. Default 0.")
+    ] = None,
+    early_stopping: Annotated[
+        str | None, typer.Option(help="When to stop: true, false or never (docs/beam.md). Default false.")
+    ] = None,
+    num_beam_groups: Annotated[int | None, typer.Option(help="Groups of beams that are kept apart. Default 1.")] = None,
+    diversity_penalty: Annotated[
+        float | None, typer.Option(help="What a token costs that another group took. Default 0.")
+    ] = None,
+    no_repeat_ngram_size: Annotated[
+        int | None, typer.Option(help="No run of so many tokens comes twice; 0: any may. Default 0.")
+    ] = None,
     prefix: Annotated[str | None, typer.Option(help="What every text begins with.")] = None,
     bad_words: Annotated[list[str] | None, typer.Option(help="A text that is never written; repeat for more.")] = None,
     truncate: Annotated[
@@ -38,27 +50,27 @@ def beam(
     from wordkiln.errors import ArgumentError, Interrupted
     from wordkiln.generation import load
 
-    stopping: dict[str, Any] = {"true": True, "false": False, "never": "never"}
-    if early_stopping not in stopping:
+    if early_stopping not in _STOPPING:
         raise ArgumentError(f"early_stopping={early_stopping!r}: must be true, false or never")
     text = read_text(STANDARD_INPUT) if prompt == STANDARD_INPUT else prompt
-    given: dict[str, Any] = {"prefix": prefix, "bad_words": bad_words, "truncate": truncate}
+    settings: dict[str, Any] = {
+        "num_beams": num_beams,
+        "num_return": num_return,
+        "length_penalty": length_penalty,
+        "max_new_tokens": max_new_tokens,
+        "min_new_tokens": min_new_tokens,
+        "early_stopping": _STOPPING[early_stopping],
+        "num_beam_groups": num_beam_groups,
+        "diversity_penalty": diversity_penalty,
+        "no_repeat_ngram_size": no_repeat_ngram_size,
+        "prefix": prefix,
+        "bad_words": bad_words,
+        "truncate": truncate,
+    }
     searcher = load(model, dtype)
     stopped = False
     try:
-        found = searcher.beam(
-            text,
-            num_beams=num_beams,
-            num_return=num_return,
-            length_penalty=length_penalty,
-            max_new_tokens=max_new_tokens,
-            min_new_tokens=min_new_tokens,
-            early_stopping=stopping[early_stopping],
-            num_beam_groups=num_beam_groups,
-            diversity_penalty=diversity_penalty,
-            no_repeat_ngram_size=no_repeat_ngram_size,
-            **{name: value for name, value in given.items() if value},
-        )
+        found = searcher.beam(text, **given(settings))
     except Interrupted as stop:
         found, stopped = stop.completions, True
     for place, completion in enumerate(found, 1):

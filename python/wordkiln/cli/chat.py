@@ -50,7 +50,8 @@ def chat(
     interactive = messages is None and sys.stdin.isatty()
     given = [] if interactive else _read_messages(messages or STANDARD_INPUT)
     language_model = load(model, dtype)
-    settings.setdefault("max_new_tokens", _answer_tokens(language_model))
+    if "max_new_tokens" not in language_model.recommended:
+        settings.setdefault("max_new_tokens", _answer_tokens(language_model))
     begin = [] if system is None else [{"role": "system", "content": system}]
     if interactive:
         # A model without a template, or with one that is wrong, says so before the first question is typed.
