@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,14 @@ def checked_ids(name: str, ids: Any, vocab_size: int) -> NDArray[np.int64]:
     if not 0 <= array.min() <= array.max() < vocab_size:
         raise ArgumentError(f"{name}: ids from {array.min()} to {array.max()}: must be 0 to {vocab_size - 1}")
     return array.astype(np.int64)
+
+
+def checked_unused(unused_ids: Collection[int], vocab_size: int) -> NDArray[np.int64]:
+    """Ids of a model that are no tokens, rising, each once; refuses what is no id, and all of them."""
+    unused = np.unique(checked_ids("unused_ids", [*unused_ids, 0], vocab_size)[:-1])
+    if len(unused) == vocab_size:
+        raise ArgumentError("unused_ids: are all ids of the model")
+    return unused
 
 
 def checked_selection(rows: Sequence[int], count: int) -> list[int]:

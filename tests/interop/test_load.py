@@ -57,6 +57,45 @@ def test_rows_without_a_token_have_no_probability(make_tiny):
     assert best.score == pytest.approx(found[0].logprob, abs=1e-5)
 
 
+@pytest.mark.parity
+def test_rows_without_a_token_have_no_probability_in_torch_either(make_tiny):
+    directory = make_tiny("llama-padded").directory
+    ours, theirs = wk.load(directory), wk.load(directory, backend="torch")
+    ids = ours.tokenizer.encode("the quick 明月")
+    (state, found), (torch_state, in_torch) = ours.model.begin([ids, ids[:2]]), theirs.model.begin([ids, ids[:2]])
+    for _ in range(2):
+        assert (found[:, 300:] == -np.inf).all()
+        # Both are float32 sums of logits up to 10, in another order; -inf is equal to -inf alone.
+        np.testing.assert_allclose(in_torch, found, rtol=0, atol=1e-4)
+        found, in_torch = ours.model.step(state, [5, 7]), theirs.model.step(torch_state, [5, 7])
+    rows = [ids, [5, 310, 7]]  # an id that is no token has no probability; what comes after it has
+    scores, torch_scores = ours.model.score(rows), theirs.model.score(rows)
+    assert np.isneginf(scores[1]).tolist() == [True, False]
+    for one, other in zip(scores, torch_scores, strict=True):
+        np.testing.assert_allclose(other, one, rtol=0, atol=1e-4)
+    prompts, options = ["the quick", "明月", "lazy dog", "a"], {"max_new_tokens": 20, "temperature": 0}
+    texts = [one.ids for one in theirs.generate(prompts, **options)]
+    assert texts == [one.ids for one in ours.generate(prompts, **options)]
+    assert max(max(text) for text in texts) < 300
+
+
+@pytest.mark.abuse
+@pytest.mark.parametrize(
+    ("ids", "message"), [([320], "unused_ids: ids from"), ([-1], "unused_ids"), (range(320), "are all ids")]
+)
+def test_a_torch_model_checks_its_unused_ids(make_tiny, ids, message):
+    with pytest.raises(ArgumentError, match=message):
+        wk.models.CausalLM.from_pretrained(make_tiny("llama-padded").directory, unused_ids=ids)
+
+
+@pytest.mark.abuse
+def test_torch_opens_no_gguf(make_tiny, tmp_path):
+    path = tmp_path / "model.gguf"
+    wk.interop.export_gguf(make_tiny("llama").directory, path)
+    with pytest.raises(ArgumentError, match=r"backend='torch'.*model\.gguf"):
+        wk.load(path, backend="torch")
+
+
 def test_smollm2_names_paris(smollm2):
     model = wk.load(smollm2.parent)
     assert "Paris" in model.generate("The capital of France is", max_new_tokens=2, temperature=0).text
@@ -79,6 +118,9 @@ def test_settings_of_the_files_reach_the_model(copy):
     assert opened.unused_ids == tuple(range(300, 320))
     model = wk.load(directory)
     assert (model.end_ids, model.recommended) == ({7, 299}, {"temperature": 0.5})
+    in_torch = wk.load(directory, backend="torch")
+    assert (in_torch.end_ids, in_torch.recommended) == (model.end_ids, model.recommended)
+    assert in_torch.generate("a", max_new_tokens=3, seed=1).text == model.generate("a", max_new_tokens=3, seed=1).text
 
 
 def test_what_the_tokenizers_file_puts_before_a_text_is_told(copy):

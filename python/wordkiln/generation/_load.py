@@ -11,6 +11,7 @@ from wordkiln.generation._model import LanguageModel
 from wordkiln.generation.protocol import StepModel
 
 if TYPE_CHECKING:
+    from wordkiln.interop import OpenedModel
     from wordkiln.models import ModelConfig
     from wordkiln.tokenizer import Tokenizer
 
@@ -49,23 +50,21 @@ def load(
         raise ArgumentError(f"backend={backend!r}: must be 'runtime' or 'torch'")
     if backend == "runtime" and device != "cpu":
         raise ArgumentError(f"device={device!r}: must be 'cpu' for backend='runtime'")
+    if backend == "torch" and dtype != "float32":
+        raise ArgumentError(f"dtype={dtype!r}: must be 'float32' for backend='torch'")
     from wordkiln.models.checkpoint import of_run
 
     path = of_run(path)
-    if backend == "torch" and dtype != "float32":
-        raise ArgumentError(f"dtype={dtype!r}: must be 'float32' for backend='torch'")
-    if backend == "torch" or _is_recurrent(path):
-        return _load_own(path, dtype, backend, device)
-    return _load_decoder(path, dtype)
+    load_kind = _load_recurrent if _is_recurrent(path) else _load_decoder
+    return load_kind(path, dtype, backend, device)
 
 
-def _load_decoder(path: Path, dtype: DType) -> LanguageModel:
+def _load_decoder(path: Path, dtype: DType, backend: str, device: str) -> LanguageModel:
     from wordkiln.interop import open_model
-    from wordkiln.runtime import DecoderModel
 
     opened = open_model(path)
     return LanguageModel(
-        DecoderModel(opened.architecture, opened.source, dtype, opened.unused_ids),
+        _decoder(path, opened, dtype, backend, device),
         opened.tokenizer,
         end_ids=opened.architecture.eos_token_ids or None,
         beginning=[opened.bos_token_id] if opened.add_bos and opened.bos_token_id is not None else [],
@@ -74,7 +73,19 @@ def _load_decoder(path: Path, dtype: DType) -> LanguageModel:
     )
 
 
-def _load_own(directory: Path, dtype: DType, backend: str, device: str) -> LanguageModel:
+def _decoder(path: Path, opened: OpenedModel, dtype: DType, backend: str, device: str) -> StepModel[Any]:
+    if backend == "torch":
+        if not (path / _CONFIG).is_file():
+            raise ArgumentError(f"backend='torch': {path}: must be a directory with {_CONFIG}")
+        from wordkiln.models import CausalLM
+
+        return CausalLM.from_pretrained(path, device=device, unused_ids=opened.unused_ids)
+    from wordkiln.runtime import DecoderModel
+
+    return DecoderModel(opened.architecture, opened.source, dtype, opened.unused_ids)
+
+
+def _load_recurrent(directory: Path, dtype: DType, backend: str, device: str) -> LanguageModel:
     from wordkiln.models import ModelConfig
     from wordkiln.tokenizer import Tokenizer
 
@@ -83,10 +94,10 @@ def _load_own(directory: Path, dtype: DType, backend: str, device: str) -> Langu
             raise PathError(f"{directory}: holds no {name}, so it is not a checkpoint directory of a finished model")
     config, tokenizer = ModelConfig.load(directory), Tokenizer.load(directory)
     _check_tokenizer(directory, config, tokenizer)
-    return LanguageModel(_load_model(directory, dtype, backend, device), tokenizer)
+    return LanguageModel(_recurrent(directory, dtype, backend, device), tokenizer)
 
 
-def _load_model(directory: Path, dtype: DType, backend: str, device: str) -> StepModel[Any]:
+def _recurrent(directory: Path, dtype: DType, backend: str, device: str) -> StepModel[Any]:
     if backend == "torch":
         from wordkiln.models import CausalLM
 
@@ -106,7 +117,7 @@ def _check_tokenizer(directory: Path, config: ModelConfig, tokenizer: Tokenizer)
             f"{directory}: {_TOKENIZER} is not the tokenizer of this model (fingerprint "
             f"{tokenizer.fingerprint[:12]}..., saved with {str(fingerprint)[:12]}...)"
         )
-    if tokenizer.vocab_size > config.vocab_size or (config.is_recurrent and tokenizer.vocab_size != config.vocab_size):
+    if tokenizer.vocab_size != config.vocab_size:
         raise FormatError(
             f"{directory}: {_TOKENIZER} has {tokenizer.vocab_size} tokens, but the model's vocab_size is "
             f"{config.vocab_size}: it is not the tokenizer of this model"

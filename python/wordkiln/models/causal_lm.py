@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from wordkiln._ids import checked_unused
 from wordkiln.errors import ArgumentError
 from wordkiln.models import pretrained, stepping
 from wordkiln.models.config import ModelConfig
@@ -28,7 +29,12 @@ class CausalLM(nn.Module):
 
     Args:
         config: the shape.
+
+    Attributes:
+        unused_ids: int64 [N], or None: ids that are no tokens; see `from_pretrained`.
     """
+
+    unused_ids: Tensor | None
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -41,6 +47,8 @@ class CausalLM(nn.Module):
             initialise_recurrent(self, config.hidden_size, tied=config.tie_word_embeddings)
         else:
             initialise_transformer(self, config.hidden_size, config.num_hidden_layers)
+        # A buffer, to be where the weights are; no part of a checkpoint.
+        self.register_buffer("unused_ids", None, persistent=False)
 
     @property
     def output_weight(self) -> Tensor:
@@ -167,22 +175,34 @@ class CausalLM(nn.Module):
         pretrained.save(self, directory, tokenizer)
 
     @classmethod
-    def from_pretrained(cls, directory: str | os.PathLike[str], device: str | torch.device = "cpu") -> CausalLM:
+    def from_pretrained(
+        cls,
+        directory: str | os.PathLike[str],
+        device: str | torch.device = "cpu",
+        unused_ids: Collection[int] = (),
+    ) -> CausalLM:
         """Read a checkpoint directory, ours or Hugging Face's Llama; weights become float32. The model is in eval mode.
 
         Args:
             directory: with config.json and model.safetensors.
             device: where the weights go. Default "cpu".
+            unused_ids: those that are no tokens, of an embedding with more rows than there are tokens. In the step
+                protocol and in `score` their logits are -inf, and probabilities those among the others, as
+                `runtime.DecoderModel` has them; `forward` and `hidden`, which losses are of, know nothing of it.
+                Default none.
 
         Raises:
             PathError: a file is missing or cannot be read.
             FormatError: the config is not one of ours; the weights are not exactly the config's, or not finite.
+            ArgumentError: an unused id is none of the model's, or all are.
         """
         config = ModelConfig.load(Path(directory))
+        unused = checked_unused(unused_ids, config.vocab_size)
         weights = pretrained.load_weights(Path(directory), config)
         with torch.device("meta"):
             model = cls(config)
         model.load_state_dict(weights, assign=True)
+        model.unused_ids = torch.from_numpy(unused) if len(unused) else None
         return model.to(device).eval()
 
     def _check(self, ids: Tensor, state: State | None) -> None:

@@ -41,7 +41,7 @@ def begin(model: CausalLM, prompts: Sequence[Sequence[int]]) -> tuple[StepState,
     ids, lengths = _padded([_checked_prompt(model, row, prompt) for row, prompt in enumerate(prompts)])
     with _inference(model):
         hidden, state = model.model.prefill(_to_device(model, ids), lengths)
-        return StepState(state), _logits(model, hidden)
+        return StepState(state), _logits(model, hidden).cpu().numpy()
 
 
 def step(model: CausalLM, state: StepState, ids: Any) -> Logits:
@@ -54,7 +54,7 @@ def step(model: CausalLM, state: StepState, ids: Any) -> Logits:
         raise ArgumentError(f"row {row}: is max_position_embeddings={model.max_positions} ids long and cannot go on")
     with _inference(model):
         hidden, state._inner = model.model(_to_device(model, array[:, None]), state._inner, in_place=True)
-        return _logits(model, hidden[:, -1])
+        return _logits(model, hidden[:, -1]).cpu().numpy()
 
 
 def select(state: StepState, rows: Sequence[int]) -> StepState:
@@ -98,7 +98,7 @@ def _log_probabilities(model: CausalLM, hidden: Tensor, targets: Tensor) -> Tens
     for some, ids in zip(
         torch.split(hidden.flatten(0, 1), at_once), torch.split(targets.flatten(), at_once), strict=True
     ):
-        logits = torch.nn.functional.linear(some, model.output_weight).float()
+        logits = _logits(model, some)
         parts.append(logits.gather(1, ids[:, None])[:, 0] - logits.logsumexp(1))
     return torch.cat(parts).reshape(targets.shape)
 
@@ -129,9 +129,10 @@ def _to_device(model: CausalLM, ids: np.ndarray[Any, np.dtype[np.int64]]) -> Ten
     return torch.from_numpy(ids).to(model.output_weight.device)
 
 
-def _logits(model: CausalLM, hidden: Tensor) -> Logits:
-    logits: Logits = torch.nn.functional.linear(hidden, model.output_weight).float().cpu().numpy()
-    return logits
+def _logits(model: CausalLM, hidden: Tensor) -> Tensor:
+    """Of `hidden` [N, E]: float32 [N, V], -inf where an id is no token."""
+    logits = torch.nn.functional.linear(hidden, model.output_weight).float()
+    return logits if model.unused_ids is None else logits.index_fill_(1, model.unused_ids, -torch.inf)
 
 
 @contextlib.contextmanager

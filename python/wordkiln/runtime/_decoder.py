@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from wordkiln._ids import checked_ids, checked_selection
+from wordkiln._ids import checked_ids, checked_selection, checked_unused
 from wordkiln.errors import ArgumentError
 from wordkiln.runtime._kernel_calls import DType, check_dtype
 from wordkiln.runtime._packing import pack
@@ -71,9 +71,7 @@ class DecoderModel:
         unused_ids: Collection[int] = (),
     ) -> None:
         check_dtype(dtype)
-        unused = np.unique(checked_ids("unused_ids", [*unused_ids, 0], architecture.vocab_size)[:-1])
-        if len(unused) == architecture.vocab_size:
-            raise ArgumentError("unused_ids: are all ids of the model")
+        unused = checked_unused(unused_ids, architecture.vocab_size)
         self.architecture = architecture
         self.dtype = dtype
         self._native = pack(architecture, source, dtype, unused)
