@@ -95,7 +95,7 @@ def _block(encoding: int) -> tuple[int, int]:
     """How many values a block of an encoding holds, and its bytes."""
     if encoding in _gguf_blocks.SIZES:
         return _gguf_blocks.SIZES[encoding]
-    library = _library()
+    library = _library(encoding)
     try:
         values, width = library.GGML_QUANT_SIZES[library.GGMLQuantizationType(encoding)]
     except (ValueError, KeyError):
@@ -107,24 +107,24 @@ def _check_encoding(name: str, encoding: int) -> None:
     try:
         _decoded(np.zeros((1, _block(encoding)[1]), np.uint8), encoding)
     except NotImplementedError:
-        known = _library().GGMLQuantizationType(encoding).name
+        known = _library(encoding).GGMLQuantizationType(encoding).name
         raise FormatError(f"{label(name)}: encoding {known}, which the gguf library cannot turn into float32") from None
 
 
 def _decoded(rows: NDArray[np.uint8], encoding: int) -> NDArray[np.float32]:
     if encoding in _gguf_blocks.SIZES:
         return _gguf_blocks.decode(rows, encoding)
-    library = _library()
+    library = _library(encoding)
     array: NDArray[np.float32] = library.quants.dequantize(rows, library.GGMLQuantizationType(encoding))
     return array
 
 
-def _library() -> Any:
+def _library(encoding: int) -> Any:
     try:
         import gguf
         import gguf.quants
     except ImportError:
         raise DependencyError(
-            "this encoding of a GGUF file is read by gguf, which is not installed: pip install 'wordkiln[gguf]'"
+            f"encoding {encoding} of a GGUF file is read by gguf, which is not installed: pip install 'wordkiln[gguf]'"
         ) from None
     return gguf
