@@ -3,21 +3,13 @@
 // product are cut over the threads, which meet behind each one. With few tokens each thread norms all rows for itself,
 // which costs less than meeting once more.
 #include "cpu/kernels/decoder_attention.h"
-#include "cpu/kernels/decoder_rows.h"
+#include "cpu/kernels/decoder_output.h"
+#include "cpu/kernels/decoder_products.h"
 #include "cpu/kernels/kernels.h"
-#include "cpu/kernels/packed_linear_amx.h"
 #include "cpu/workspace.h"
 
 namespace wordkiln::cpu::WORDKILN_ISA {
 namespace {
-
-constexpr int64_t kPrivateRows = 4;
-// Rows of a prompt that are one unit of a product, and pieces of a layer's work that threads share by units: four
-// products and attention.
-constexpr int64_t kBlockRows = 256, kPieces = 5;
-// What a thread asks for while it waits: a part of its second cache; so many lines between two looks at the others.
-constexpr int64_t kMostAhead = 256 << 10;
-constexpr int kLinesAtOnce = 8;
 
 int64_t page_bytes(const DecoderShape& shape, LinearStorage storage, int64_t layers) {
   return layers * PageLayout(shape).layer_elements * (storage == LinearStorage::kFloat32 ? 4 : 2);
@@ -34,79 +26,58 @@ class DecoderPass {
         tokens_(run.offsets[run.rows]),
         q_size_(shape_.heads * shape_.head_size),
         qkv_size_(q_size_ + 2 * shape_.kv_heads * shape_.head_size),
+        products_(view, run),
+        output_(view, run, products_),
         attention_(shape_, run),
         single_(!run.prompt && has_single_tokens(run) && attention_.parts() == 1) {
     lay_out(nullptr, threads);
   }
 
+  // output_ knows where products_ is.
+  DecoderPass(const DecoderPass&) = delete;
+  DecoderPass& operator=(const DecoderPass&) = delete;
+
   int64_t bytes() const { return bytes_; }
 
   // Gives out the memory: `bytes` of it.
   void lay_out(char* memory, int threads) {
-    const int64_t rows = most_rows(), hidden = shape_.hidden;
-    const int64_t widest = largest_of(hidden, q_size_, shape_.intermediate);
     const int64_t half = view_.frequencies == nullptr ? 0 : shape_.head_size / 2;
     Parts parts(memory);
     row_of_ = parts.template take<int64_t>(tokens_);
     cos_ = parts.template take<float>(tokens_ * half);
     sin_ = parts.template take<float>(tokens_ * half);
-    x_ = parts.template take<float>(tokens_ * hidden);
+    x_ = parts.template take<float>(tokens_ * shape_.hidden);
     qkv_ = parts.template take<float>(tokens_ * qkv_size_);
     attended_ = parts.template take<float>(tokens_ * q_size_);
     mlp_ = parts.template take<float>(tokens_ * shape_.intermediate);
-    normed_ = parts.template take<float>(rows * hidden);
-    halves_ = parts.template take<uint16_t>(tiled() ? tiled_rows(rows) * rounded_inputs(widest) : 0);
-    taken_ = parts.template take<int64_t>(kPieces * view_.count + 1);
-    target_logits_ = parts.template take<float>(run_.count);
-    highest_ = parts.template take<float>(run_.count * threads);
-    totals_ = parts.template take<double>(run_.count * threads);
+    products_.take_shared(parts);
+    output_.take_shared(parts, threads);
     parts_ = parts.template take<float>(attention_.shared());
-    const int64_t shared = parts.used();
-    Parts own(memory);
-    own.template take<char>(shared);
-    own.template take<float>(kPrivateRows * hidden);
-    own.template take<uint32_t>(tiled() ? tile_words(widest) : 0);
-    own.template take<float>(rows * kPanelWidth);
-    own.template take<float>(attention_.scratch());
-    shared_ = shared;
-    private_ = own.used() - shared;
+    shared_ = parts.used();
+    Team team = {};
+    take_own(parts, team);
+    private_ = parts.used() - shared_;
     memory_ = memory;
-    bytes_ = shared + private_ * threads;
-    for (int64_t i = 0; memory != nullptr && i <= kPieces * view_.count; ++i) taken_[i] = 0;
+    bytes_ = shared_ + private_ * threads;
+    if (memory != nullptr) products_.clear_taken();
   }
 
   void run(int thread, int threads) {
-    Parts own(memory_);
-    own.template take<char>(shared_ + thread * private_);
-    const int64_t widest = largest_of(shape_.hidden, q_size_, shape_.intermediate);
-    const int64_t rows = most_rows();
+    Parts own(memory_ + shared_ + thread * private_);
     Team team = {thread, threads, 0, nullptr, nullptr, nullptr, nullptr};
-    team.normed = own.template take<float>(kPrivateRows * shape_.hidden);
-    team.words = own.template take<uint32_t>(tiled() ? tile_words(widest) : 0);
-    team.panel = own.template take<float>(rows * kPanelWidth);
-    team.scratch = own.template take<float>(attention_.scratch());
+    take_own(own, team);
     begin(team);
     for (int64_t layer = 0; layer < view_.count; ++layer) {
-      meet(team, view_.layers[layer].qkv, 1);
+      products_.meet(team, view_.layers[layer].qkv, 1);
       attend(team, layer);
-      meet(team, view_.layers[layer].up, shape_.gated ? 2 : 1);
+      products_.meet(team, view_.layers[layer].up, shape_.gated ? 2 : 1);
       feed_forward(team, view_.layers[layer]);
     }
-    meet(team, view_.head, 1);
-    if (run_.count > 0) finish(team);
+    products_.meet(team, view_.head, 1);
+    if (run_.count > 0) output_.run(team, x_);
   }
 
  private:
-  // A thread and what only it writes to.
-  struct Team {
-    int thread, threads;
-    int64_t piece;  // of the shared work: which comes next
-    float* normed;
-    uint32_t* words;  // of the tile unit
-    float* panel;     // [rows, kPanelWidth]
-    float* scratch;   // of attention
-  };
-
   static bool has_single_tokens(const DecoderRun& run) {
     for (int64_t row = 0; row <= run.rows; ++row) {
       if (run.offsets[row] != row) return false;
@@ -114,13 +85,11 @@ class DecoderPass {
     return true;
   }
 
-  static int64_t largest_of(int64_t a, int64_t b, int64_t c) { return a > b ? (a > c ? a : c) : (b > c ? b : c); }
-
-  int64_t most_rows() const { return tokens_ > run_.count ? tokens_ : run_.count; }
-
-  // Whether products are the tile unit's. That is not for the number of rows to decide: a row's result must not depend
-  // on the others.
-  bool tiled() const { return kAmx && run_.prompt; }
+  // Takes a thread's own memory.
+  void take_own(Parts& parts, Team& team) const {
+    products_.take_own(parts, team);
+    team.scratch = parts.template take<float>(attention_.scratch());
+  }
 
   // Embeddings, and the angles of rotary positions, as Hugging Face has them: float32 products.
   void begin(const Team& team) {
@@ -142,111 +111,6 @@ class DecoderPass {
     }
   }
 
-  // Rows for a product: normed where there is a norm, rounded for the tile unit. row(i): the input of row i.
-  template <typename Row>
-  LinearRows prepare(const Team& team, int64_t count, int64_t inputs, const DecoderVector* norm, Row row) {
-    if (norm == nullptr && !tiled()) return {row(0), inputs};
-    const bool alone = count <= kPrivateRows && !tiled();
-    float* normed = alone ? team.normed : normed_;
-    const Range mine = alone ? Range{0, count} : split(count, team.thread, team.threads);
-    for (int64_t i = mine.begin; i < mine.end; ++i) {
-      const float* x = row(i);
-      if (norm != nullptr) {
-        float* to = tiled() ? team.normed : normed + i * inputs;
-        normalise(shape_, *norm, x, inputs, to);
-        x = to;
-      }
-      if (tiled()) round_row(x, inputs, halves_, i);
-    }
-    if (!alone) barrier_.wait(team.threads);
-    return {normed, inputs, halves_};
-  }
-
-  // A part of a product: some vectors of a panel for some rows.
-  struct Part {
-    int64_t panel, first;  // output
-    Range vectors, rows;
-    int64_t columns() const { return (vectors.end - vectors.begin) * kLanes<float>; }
-    int64_t columns_of(int64_t outputs) const { return outputs - first < columns() ? outputs - first : columns(); }
-  };
-
-  // out[N, columns] (+)= rows times a part of a panel.
-  void multiply(const Team& team, const DecoderMatrix& m, const LinearRows& rows, const Part& part, float* out,
-                int64_t out_row, int64_t columns, bool accumulate) const {
-    const PackedWeights w = {view_.storage, m.packed, m.outputs, m.inputs};
-    const int64_t first = part.rows.begin, count = part.rows.end - first;
-    if (tiled()) {
-      multiply_panel_part_amx(w, rows, count, part.panel, part.vectors, team.words, out, out_row, columns, accumulate);
-    } else {
-      multiply_panel_part(w, {rows.values + first * rows.stride, rows.stride}, count, part.panel, part.vectors,
-                          out + first * out_row, out_row, columns, accumulate);
-    }
-  }
-
-  // What takes the units of the next piece of work one by one. In a prompt they go to whatever thread is free: on a
-  // shared machine one of them is often slower, and what is cut in advance waits for it. No result depends on it.
-  auto units_of(Team& team) {
-    int64_t* taken = run_.prompt ? taken_ + team.piece++ : nullptr;
-    return [taken, unit = int64_t{team.thread} - team.threads, threads = team.threads]() mutable {
-      return taken ? __atomic_fetch_add(taken, 1, __ATOMIC_RELAXED) : unit += threads;
-    };
-  }
-
-  // body(part) for this thread's vectors out of `vectors`, which are cut evenly by multiples of `multiple`.
-  template <typename Body>
-  void for_my_vectors(const Team& team, int64_t count, int64_t vectors, int64_t multiple, Body body) const {
-    const Range mine = split(vectors / multiple, team.thread, team.threads);
-    for_panels({multiple * mine.begin, multiple * mine.end},
-               [&](int64_t panel, Range part, int64_t first) { body(Part{panel, first, part, {0, count}}); });
-  }
-
-  // body(part) for this thread's parts of a product of `count` rows.
-  template <typename Body>
-  void for_my_parts(Team& team, int64_t count, int64_t vectors, int64_t multiple, Body body) {
-    if (!run_.prompt) return for_my_vectors(team, count, vectors, multiple, body);
-    // The tile unit takes pairs of vectors, and all rows: codes are widened once for them.
-    const int64_t size = tiled() ? 2 : kTileVectors, chunks = (vectors + size - 1) / size;
-    const int64_t blocks = tiled() ? 1 : (count + kBlockRows - 1) / kBlockRows;
-    auto next = units_of(team);
-    for (int64_t unit; (unit = next()) < chunks * blocks;) {
-      const int64_t vector = unit / blocks * size, left = vectors - vector, first = vector % kTileVectors;
-      body(Part{vector / kTileVectors,
-                vector * kLanes<float>,
-                {first, first + (left < size ? left : size)},
-                split(count, unit % blocks, blocks)});
-    }
-  }
-
-  // Meets the others behind one product; in a step it asks meanwhile for its part of the next one's weights, outputs by
-  // `multiple` vectors.
-  void meet(const Team& team, const DecoderMatrix& next, int64_t multiple) {
-    if (run_.prompt) return barrier_.wait(team.threads);
-    const Range mine = split(vectors_of(next.outputs) / multiple, team.thread, team.threads);
-    const int64_t panel = panel_bytes(view_.storage, next.inputs);
-    const char* at = next.packed + mine.begin * multiple / kTileVectors * panel;
-    const int64_t bytes = (mine.end - mine.begin) * multiple * panel / kTileVectors;
-    const char* const end = at + (bytes < kMostAhead ? bytes : kMostAhead);
-    barrier_.wait(team.threads, [&at, end] {
-      if (at >= end) return false;
-      for (int line = 0; line < kLinesAtOnce; ++line, at += 64) __builtin_prefetch(at, 0, 2);
-      return true;
-    });
-  }
-
-  // out[N, outputs] (+)= rows times m, and its bias.
-  void product(Team& team, const DecoderMatrix& m, const LinearRows& rows, float* out, bool accumulate) {
-    for_my_parts(team, tokens_, vectors_of(m.outputs), 1, [&](const Part& part) {
-      const int64_t columns = part.columns_of(m.outputs);
-      multiply(team, m, rows, part, out + part.first, m.outputs, columns, accumulate);
-      for (int64_t i = part.rows.begin; m.bias && i < part.rows.end; ++i) {
-        float* to = out + i * m.outputs + part.first;
-        for_vectors<float>(0, columns, [&](int64_t j, int n) {
-          store(to + j, load(to + j, n) + load(m.bias + part.first + j, n), n);
-        });
-      }
-    });
-  }
-
   void attend(Team& team, int64_t number) {
     const DecoderLayerView& layer = view_.layers[number];
     const auto x = [this](int64_t i) { return x_ + i * shape_.hidden; };
@@ -254,22 +118,23 @@ class DecoderPass {
       const int64_t row = item / shape_.kv_heads;
       attention_.ask_ahead(number, layer.window, row, run_.starts[row], item % shape_.kv_heads);
     }
-    product(team, layer.qkv, prepare(team, tokens_, shape_.hidden, &layer.attention_norm, x), qkv_, false);
-    meet(team, layer.output, 1);
+    products_.product(team, layer.qkv, products_.prepare(team, tokens_, shape_.hidden, &layer.attention_norm, x), qkv_,
+                      false);
+    products_.meet(team, layer.output, 1);
     place_heads(team, layer, number);
     // A step's heads stay with their threads: nobody waits for another's.
-    if (!single_) barrier_.wait(team.threads);
+    if (!single_) products_.meet(team);
     if (attention_.parts() == 1) {
-      attention_.run(number, layer.window, qkv_, qkv_size_, attended_, team.scratch, units_of(team));
+      attention_.run(number, layer.window, qkv_, qkv_size_, attended_, team.scratch, products_.units_of(team));
     } else {
       attention_.run_parts(number, layer.window, qkv_, qkv_size_, team.scratch, parts_, team.thread, team.threads);
-      barrier_.wait(team.threads);
+      products_.meet(team);
       const Range heads = split(tokens_ * shape_.kv_heads, team.thread, team.threads);
       attention_.join_heads(layer.window, heads, parts_, attended_, team.scratch);
     }
-    meet(team, layer.output, 1);
+    products_.meet(team, layer.output, 1);
     const auto attended = [this](int64_t i) { return attended_ + i * q_size_; };
-    product(team, layer.output, prepare(team, tokens_, q_size_, nullptr, attended), x_, true);
+    products_.product(team, layer.output, products_.prepare(team, tokens_, q_size_, nullptr, attended), x_, true);
   }
 
   // Queries and keys to their positions; keys and values into the cache. In a step a thread has the key heads that it
@@ -304,17 +169,17 @@ class DecoderPass {
 
   void feed_forward(Team& team, const DecoderLayerView& layer) {
     const auto x = [this](int64_t i) { return x_ + i * shape_.hidden; };
-    const LinearRows rows = prepare(team, tokens_, shape_.hidden, &layer.mlp_norm, x);
+    const LinearRows rows = products_.prepare(team, tokens_, shape_.hidden, &layer.mlp_norm, x);
     shape_.gated ? multiply_gated(team, layer, rows) : multiply_plain(team, layer.up, rows);
-    meet(team, layer.down, 1);
+    products_.meet(team, layer.down, 1);
     const auto mlp = [this](int64_t i) { return mlp_ + i * shape_.intermediate; };
-    product(team, layer.down, prepare(team, tokens_, shape_.intermediate, nullptr, mlp), x_, true);
+    products_.product(team, layer.down, products_.prepare(team, tokens_, shape_.intermediate, nullptr, mlp), x_, true);
   }
 
   void multiply_plain(Team& team, const DecoderMatrix& up, const LinearRows& rows) {
-    for_my_parts(team, tokens_, vectors_of(up.outputs), 1, [&](const Part& part) {
+    products_.for_my_parts(team, tokens_, vectors_of(up.outputs), 1, [&](const ProductPart& part) {
       const int64_t columns = part.columns_of(up.outputs);
-      multiply(team, up, rows, part, mlp_ + part.first, up.outputs, columns, false);
+      products_.multiply(team, up, rows, part, mlp_ + part.first, up.outputs, columns, false);
       for (int64_t i = part.rows.begin; i < part.rows.end; ++i) {
         float* to = mlp_ + i * up.outputs + part.first;
         for_vectors<float>(0, columns, [&](int64_t j, int n) {
@@ -328,9 +193,9 @@ class DecoderPass {
   // Pairs of vectors, of the gate and of up.
   void multiply_gated(Team& team, const DecoderLayerView& layer, const LinearRows& rows) {
     const DecoderMatrix& up = layer.up;
-    for_my_parts(team, tokens_, 2 * vectors_of(shape_.intermediate), 2, [&](const Part& part) {
+    products_.for_my_parts(team, tokens_, 2 * vectors_of(shape_.intermediate), 2, [&](const ProductPart& part) {
       const int64_t columns = part.columns();
-      multiply(team, up, rows, part, team.panel, kPanelWidth, columns, false);
+      products_.multiply(team, up, rows, part, team.panel, kPanelWidth, columns, false);
       for (int64_t i = part.rows.begin; i < part.rows.end; ++i) {
         const float* from = team.panel + i * kPanelWidth;
         for (int64_t j = 0; j < columns; j += 2 * kLanes<float>) {
@@ -345,82 +210,18 @@ class DecoderPass {
     });
   }
 
-  void finish(Team& team) {
-    const auto x = [this](int64_t i) { return x_ + run_.wanted[i] * shape_.hidden; };
-    const LinearRows rows = prepare(team, run_.count, shape_.hidden, &view_.norm, x);
-    if (run_.logits == nullptr) return score(team, rows);
-    for_my_parts(team, run_.count, vectors_of(shape_.vocab), 1, [&](const Part& part) {
-      const int64_t columns = part.columns_of(shape_.vocab);
-      multiply(team, view_.head, rows, part, run_.logits + part.first, shape_.vocab, columns, false);
-      leave_out_unused(part, run_.logits + part.first, shape_.vocab, columns);
-    });
-  }
-
-  // -inf where an id is no token, in a part of the logits [rows, columns]. Returns how many of its ids are none.
-  int64_t leave_out_unused(const Part& part, float* out, int64_t out_row, int64_t columns) const {
-    int64_t begin = 0, end = view_.unused_count;
-    while (begin < end) {
-      const int64_t middle = (begin + end) / 2;
-      (view_.unused[middle] < part.first ? begin : end) = view_.unused[middle] < part.first ? middle + 1 : middle;
-    }
-    for (; end < view_.unused_count && view_.unused[end] < part.first + columns; ++end) {
-      float* at = out + view_.unused[end] - part.first;
-      for (int64_t i = part.rows.begin; i < part.rows.end; ++i) at[i * out_row] = -__builtin_inff();
-    }
-    return end - begin;
-  }
-
-  // log softmax at the targets: each thread sums over its part of the vocabulary.
-  void score(const Team& team, const LinearRows& rows) {
-    float* highest = highest_ + team.thread * run_.count;
-    double* totals = totals_ + team.thread * run_.count;
-    for (int64_t i = 0; i < run_.count; ++i) {
-      highest[i] = -__builtin_inff();
-      totals[i] = 0;
-    }
-    // Not by whoever is free: in what order a thread adds would be left to the moment.
-    for_my_vectors(team, run_.count, vectors_of(shape_.vocab), 1, [&](const Part& part) {
-      const int64_t first = part.first, columns = part.columns_of(shape_.vocab);
-      multiply(team, view_.head, rows, part, team.panel, kPanelWidth, columns, false);
-      const bool empty = leave_out_unused(part, team.panel, kPanelWidth, columns) == columns;
-      for (int64_t i = 0; i < run_.count; ++i) {
-        const float* logits = team.panel + i * kPanelWidth;
-        const int64_t target = run_.targets[i] - first;
-        if (target >= 0 && target < columns) target_logits_[i] = logits[target];
-        if (!empty) add_to_total(logits, columns, highest[i], totals[i]);
-      }
-    });
-    barrier_.wait(team.threads);
-    for (int64_t i = team.thread; i < run_.count; i += team.threads) {
-      float most = -__builtin_inff();
-      double total = 0;
-      for (int thread = 0; thread < team.threads; ++thread) {
-        const float part = highest_[thread * run_.count + i];
-        most = part > most ? part : most;
-      }
-      for (int thread = 0; thread < team.threads; ++thread) {
-        const int64_t at = thread * run_.count + i;
-        if (!(totals_[at] <= 0)) total += totals_[at] * __builtin_exp(static_cast<double>(highest_[at] - most));
-      }
-      run_.log_probabilities[i] =
-          static_cast<float>(static_cast<double>(target_logits_[i]) - static_cast<double>(most) - __builtin_log(total));
-    }
-  }
-
   const DecoderView& view_;
   const DecoderShape& shape_;
   const DecoderRun& run_;
   int64_t tokens_, q_size_, qkv_size_;
+  DecoderProducts<kAmx> products_;
+  DecoderOutput<kAmx> output_;
   DecoderAttention<E, kAmx> attention_;
   bool single_;  // a step, each row with one token, whose key heads stay with one thread
-  SpinBarrier barrier_;
   char* memory_ = nullptr;
   int64_t bytes_ = 0, shared_ = 0, private_ = 0;
   int64_t* row_of_;
-  float *cos_, *sin_, *x_, *qkv_, *attended_, *mlp_, *normed_, *target_logits_, *highest_, *parts_;
-  uint16_t* halves_;
-  double* totals_;
-  int64_t* taken_;  // [pieces]: units of the shared work that threads have taken
+  float *cos_, *sin_, *x_, *qkv_, *attended_, *mlp_, *parts_;
 };
 
 template <typename E, bool kAmx>

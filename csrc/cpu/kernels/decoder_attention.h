@@ -1,35 +1,20 @@
-// Attention over the cache of a decoder (docs/runtime.md): the keys of a page lie transposed, [D][kDecoderPageKeys],
-// its values [kDecoderPageKeys][D up to whole vectors], so that scores and results are both tiles of a matrix product.
-// Pages are taken in their order with an online softmax (Milakov and Gimelshein 2018, algorithm 3), those of a part by
-// themselves, and parts are joined in their order: so the threads share a long row's keys, and what a token gets
-// depends neither on the tokens it is computed with nor on the threads.
+// Attention over the cache of a decoder (docs/runtime.md), whose pages (decoder_pages.h) lie so that scores and results
+// are both tiles of a matrix product. Pages are taken in their order with an online softmax (Milakov and Gimelshein
+// 2018, algorithm 3), those of a part by themselves, and parts are joined in their order: so the threads share a long
+// row's keys, and what a token gets depends neither on the tokens it is computed with nor on the threads.
 #pragma once
 
-#include "cpu/decoder_view.h"
 #include "cpu/kernels/decoder_attention_amx.h"
+#include "cpu/kernels/decoder_softmax.h"
 #include "cpu/kernels/gemm.h"
-#include "cpu/kernels/math.h"
-#include "cpu/kernels/parallel.h"
 
 namespace wordkiln::cpu::WORDKILN_ISA {
 namespace {
 
-constexpr int64_t kPageKeys = kDecoderPageKeys;
 constexpr int64_t kQueryRows = 24;  // of an item: a page is read once for so many
 constexpr int64_t kSlice = 16;      // of a page's product
 constexpr int64_t kPartPages = 4;   // of a part: more are read without a word to others
 constexpr float kLog2OfE = 1.44269504088896341f;
-
-// Where things lie in a page: for each layer and key head the keys, then the values.
-struct PageLayout {
-  int64_t head_size, value_width, head_elements, layer_elements;
-
-  explicit PageLayout(const DecoderShape& shape)
-      : head_size(shape.head_size),
-        value_width((shape.head_size + kLanes<float> - 1) / kLanes<float> * kLanes<float>),
-        head_elements(kPageKeys * (head_size + value_width)),
-        layer_elements(shape.kv_heads * head_elements) {}
-};
 
 // E: what the cache stores. kAmx: whether prompts are the tile unit's.
 template <typename E, bool kAmx>
@@ -39,6 +24,7 @@ class DecoderAttention {
       : shape_(shape),
         run_(run),
         layout_(shape),
+        pages_(layout_, run),
         group_(shape.heads / shape.kv_heads),
         tiled_(kAmx && run.prompt && group_ <= kTileRowsAtOnce),
         tokens_(group_ >= kQueryRows ? 1 : (tiled_ ? kTileRowsAtOnce : kQueryRows) / group_),
@@ -57,32 +43,19 @@ class DecoderAttention {
   // Where a token's attention begins and where its key and value go: what a step finds in no near cache. Asked for
   // while weights are read, it is there in time.
   void ask_ahead(int64_t layer, int64_t window, int64_t row, int64_t position, int64_t kv_head) const {
-    const int64_t first = first_key(window, position) / kPageKeys, last = position / kPageKeys;
-    const E* keys = page(layer, row, last, kv_head) + position % kPageKeys;
-    for (int64_t d = 0; d < layout_.head_size; ++d) __builtin_prefetch(keys + d * kPageKeys, 1, 2);
-    if (first == last) return;
-    const char* begin = reinterpret_cast<const char*>(page(layer, row, first, kv_head));
-    for (int64_t i = 0; i < page_bytes(); i += 64) __builtin_prefetch(begin + i, 0, 2);
+    pages_.ask_ahead(layer, row, position, kv_head, first_key(window, position) / kPageKeys);
+  }
+
+  // Puts a new key and value [D] in their places.
+  void write(int64_t layer, int64_t row, int64_t position, int64_t kv_head, const float* key,
+             const float* value) const {
+    pages_.write(layer, row, position, kv_head, key, value);
   }
 
   // Floats that an item needs.
   int64_t scratch() const {
     return rows_ * (layout_.head_size + kPageKeys + 2 * (layout_.value_width + 2)) +
            (tiled_ ? AttentionTiles::elements(layout_.head_size) : 0);
-  }
-
-  // Puts a new key and value [D] in their places.
-  void write(int64_t layer, int64_t row, int64_t position, int64_t kv_head, const float* key,
-             const float* value) const {
-    E* keys = page(layer, row, position / kPageKeys, kv_head);
-    const int64_t slot = position % kPageKeys, size = layout_.head_size, width = layout_.value_width;
-    for_vectors<float>(0, size, [&](int64_t d, int lanes) {
-      E part[kLanes<float>];
-      store(part, load(key + d, lanes));
-      for (int i = 0; i < lanes; ++i) keys[(d + i) * kPageKeys + slot] = part[i];
-    });
-    E* values = keys + size * kPageKeys + slot * width;
-    for_vectors<float>(0, size, [&](int64_t d, int lanes) { store(values + d, load(value + d, lanes)); });
   }
 
   // The items whose numbers next() gives, rising. q: [N, q_row] from the first query head; out: [N, H * D].
@@ -126,20 +99,14 @@ class DecoderAttention {
     for (int64_t item = heads.begin; item < heads.end; ++item) {
       const int64_t row = item / shape_.kv_heads, position = run_.starts[row];
       const Range parts = parts_of(window, position);
-      clear(r.sum, group_);
+      clear(r.sum, group_, layout_.value_width);
       for (int64_t part = parts.begin; part < parts.end; ++part)
-        join(left_in(shared, item, part - parts.begin), r.sum, group_);
+        join(left_in(shared, item, part - parts.begin), r.sum, group_, layout_.value_width);
       finish(r.sum, {row, row + 1}, item % shape_.kv_heads, out);
     }
   }
 
  private:
-  // What rows have gathered from some keys: values [rows, width] weighed by 2^(score - highest), and these weights'
-  // sum.
-  struct Gathered {
-    float *out, *highest, *total;
-  };
-
   struct Rows {
     float *q, *scores;
     Gathered part, sum;
@@ -193,13 +160,6 @@ class DecoderAttention {
     }
   }
 
-  E* page(int64_t layer, int64_t row, int64_t number, int64_t kv_head) const {
-    E* data = static_cast<E*>(run_.pages[row * run_.pages_per_row + number]);
-    return data + layer * layout_.layer_elements + kv_head * layout_.head_elements;
-  }
-
-  int64_t page_bytes() const { return layout_.head_elements * static_cast<int64_t>(sizeof(E)); }
-
   static int64_t first_key(int64_t window, int64_t position) {
     return window > 0 && position >= window ? position - window + 1 : 0;
   }
@@ -208,7 +168,7 @@ class DecoderAttention {
   // processor does not find the next by itself.
   void multiply_slices(int64_t rows, int64_t columns, int64_t depth, const float* a, int64_t a_row, const E* b,
                        int64_t b_row, float* out, int64_t out_row, bool accumulate, const char* next) const {
-    const int64_t share = page_bytes() / 2 * kSlice / depth;
+    const int64_t share = pages_.head_bytes() / 2 * kSlice / depth;
     for (int64_t k = 0; k < depth; k += kSlice) {
       for (int64_t i = 0; next != nullptr && i < share; i += 64) __builtin_prefetch(next + i);
       if (next != nullptr) next += share;
@@ -233,11 +193,11 @@ class DecoderAttention {
     for (int64_t i = 0; kTiled && i < count * group_; ++i) {
       round_row(r.q + i * layout_.head_size, layout_.head_size, tiles.queries, i);
     }
-    clear(r.sum, count * group_);
+    clear(r.sum, count * group_, layout_.value_width);
     const Range parts = {parts_of(window, position).begin, parts_of(window, position + count - 1).end};
     for (int64_t part = parts.begin; part < parts.end; ++part) {
       gather<kTiled>(layer, window, {row, kv_head, position, count}, part, r, tiles);
-      join(r.part, r.sum, count * group_);
+      join(r.part, r.sum, count * group_, layout_.value_width);
     }
     finish(r.sum, tokens, kv_head, out);
   }
@@ -251,26 +211,19 @@ class DecoderAttention {
     }
   }
 
-  void clear(const Gathered& to, int64_t rows) const {
-    for (int64_t i = 0; i < rows; ++i) {
-      for (int64_t d = 0; d < layout_.value_width; ++d) to.out[i * layout_.value_width + d] = 0;
-      to.highest[i] = -__builtin_inff();
-      to.total[i] = 0;
-    }
-  }
-
   // Fills r.part from the pages of part `part` that the item's tokens see.
   template <bool kTiled>
   void gather(int64_t layer, int64_t window, const Item& item, int64_t part, const Rows& r,
               const AttentionTiles& tiles) const {
     const int64_t size = layout_.head_size, width = layout_.value_width, rows = item.tokens * group_;
     const int64_t end = item.position + item.tokens, first = first_key(window, item.position) / kPageKeys;
-    clear(r.part, rows);
+    clear(r.part, rows, width);
     for (int64_t p = part * kPartPages < first ? first : part * kPartPages;
          p < (part + 1) * kPartPages && p * kPageKeys < end; ++p) {
-      const E* keys = page(layer, item.row, p, item.kv_head);
+      const E* keys = pages_.head(layer, item.row, p, item.kv_head);
       const bool more = (p + 1) * kPageKeys < end;
-      const char* next = more ? reinterpret_cast<const char*>(page(layer, item.row, p + 1, item.kv_head)) : nullptr;
+      const char* next =
+          more ? reinterpret_cast<const char*>(pages_.head(layer, item.row, p + 1, item.kv_head)) : nullptr;
       const int64_t before = end - p * kPageKeys, seen = before < kPageKeys ? before : kPageKeys;
       const int64_t wide = (seen + kLanes<float> - 1) / kLanes<float> * kLanes<float>;
       if constexpr (kTiled) {
@@ -280,31 +233,15 @@ class DecoderAttention {
       }
       for (int64_t i = 0; i < rows; ++i) {
         const int64_t at = item.position + i / group_, begin = window > 0 && at >= window ? at - window + 1 : 0;
-        soften(r, i, {begin - p * kPageKeys, at + 1 - p * kPageKeys}, wide);
+        soften(r.scores + i * kPageKeys, r.part, i, {begin - p * kPageKeys, at + 1 - p * kPageKeys}, wide, width);
       }
       const E* values = keys + size * kPageKeys;
       if constexpr (kTiled) {
         add_page(tiles, values, seen, width, r.scores, rows, r.part.out);
       } else {
-        const char* half = next == nullptr ? nullptr : next + page_bytes() / 2;
+        const char* half = next == nullptr ? nullptr : next + pages_.head_bytes() / 2;
         multiply_slices(rows, width, seen, r.scores, kPageKeys, values, width, r.part.out, width, true, half);
       }
-    }
-  }
-
-  // Not inlined: a step and a prompt must round alike.
-  __attribute__((noinline)) void join(const Gathered& part, const Gathered& sum, int64_t rows) const {
-    const int64_t width = layout_.value_width;
-    for (int64_t i = 0; i < rows; ++i) {
-      if (part.highest[i] == -__builtin_inff()) continue;  // a token that sees none of the part's keys
-      const float top = part.highest[i] > sum.highest[i] ? part.highest[i] : sum.highest[i];
-      const float take = exp2<float>(broadcast(part.highest[i] - top))[0];
-      const float keep = exp2<float>(broadcast(sum.highest[i] - top))[0];
-      for (int64_t d = i * width; d < (i + 1) * width; d += kLanes<float>) {
-        store(sum.out + d, load(sum.out + d) * keep + load(part.out + d) * take);
-      }
-      sum.total[i] = sum.total[i] * keep + part.total[i] * take;
-      sum.highest[i] = top;
     }
   }
 
@@ -317,44 +254,10 @@ class DecoderAttention {
     }
   }
 
-  // Scores of a page become weights; keys outside `seen` have none.
-  void soften(const Rows& r, int64_t i, Range seen, int64_t wide) const {
-    constexpr float kNothing = -__builtin_inff();
-    float* scores = r.scores + i * kPageKeys;
-    Vec<float> most = broadcast(kNothing);
-    for (int64_t j = 0; j < wide; j += kLanes<float>) {
-      const Int number = lane_numbers<float>() + static_cast<int32_t>(j);
-      const Int hidden = (number < static_cast<int32_t>(seen.begin < 0 ? 0 : seen.begin)) |
-                         (number >= static_cast<int32_t>(seen.end < kPageKeys ? seen.end : kPageKeys));
-      const Vec<float> x = hidden ? broadcast(kNothing) : load(scores + j);
-      most = max<float>(x, most);
-      store(scores + j, x);
-    }
-    const float page_highest = largest<float>(most), before = r.part.highest[i];
-    const float highest = page_highest > before ? page_highest : before;
-    // Nothing seen yet: weights of 0, and no difference of infinities.
-    const float base = highest == kNothing ? 0.0f : highest;
-    Vec<float> sums = {};
-    for (int64_t j = 0; j < wide; j += kLanes<float>) {
-      const Vec<float> weight = exp2<float>(load(scores + j) - base);
-      sums += weight;
-      store(scores + j, weight);
-    }
-    if (highest != before) {
-      const float factor = exp2<float>(broadcast(before - base))[0];
-      r.part.total[i] *= factor;
-      float* out = r.part.out + i * layout_.value_width;
-      for (int64_t d = 0; d < layout_.value_width; d += kLanes<float>) store(out + d, load(out + d) * factor);
-    }
-    r.part.total[i] += sum<float>(sums);
-    r.part.highest[i] = highest;
-  }
-
-  typedef Simd<float>::Int Int;
-
   const DecoderShape& shape_;
   const DecoderRun& run_;
   PageLayout layout_;
+  DecoderPages<E> pages_;
   int64_t group_;
   bool tiled_;
   int64_t tokens_, rows_;  // of an item

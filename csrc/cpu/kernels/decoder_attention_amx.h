@@ -2,6 +2,7 @@
 // them. Queries and weights are rounded to bfloat16; scores, softmax and sums are float32.
 #pragma once
 
+#include "cpu/decoder_view.h"
 #include "cpu/kernels/packed_linear_amx.h"
 
 namespace wordkiln::cpu::WORDKILN_ISA {
