@@ -65,6 +65,19 @@ class PackedLinear {
     linear_run(arguments);
   }
 
+  void rows(uintptr_t ids, uintptr_t out, int64_t count) const {
+    const auto* outputs = static_cast<const int64_t*>(to_pointer("ids", ids, count_elements("ids", {count})));
+    auto* to = static_cast<float*>(to_pointer("out", out, count_elements("out", {count, sizes_.inputs})));
+    for (int64_t i = 0; i < count; ++i) {
+      if (outputs[i] < 0 || outputs[i] >= sizes_.outputs) {
+        throw std::invalid_argument("ids[" + std::to_string(i) + "]=" + std::to_string(outputs[i]) + ": must be 0 to " +
+                                    std::to_string(sizes_.outputs - 1));
+      }
+    }
+    const py::gil_scoped_release release;
+    linear_unpack(storage_, sizes_, packed_.get(), outputs, count, to);
+  }
+
   int64_t inputs() const { return sizes_.inputs; }
   int64_t outputs() const { return sizes_.outputs; }
   size_t nbytes() const { return bytes_; }
@@ -86,6 +99,7 @@ void register_linear(py::module_& m) {
       .def(py::init<uintptr_t, uintptr_t, int64_t, int64_t, const std::string&>(), py::arg("weight"), py::arg("bias"),
            py::arg("outputs"), py::arg("inputs"), py::arg("storage"))
       .def("__call__", &PackedLinear::run, py::arg("x"), py::arg("out"), py::arg("rows"))
+      .def("rows", &PackedLinear::rows, py::arg("ids"), py::arg("out"), py::arg("count"))
       .def_property_readonly("inputs", &PackedLinear::inputs)
       .def_property_readonly("outputs", &PackedLinear::outputs)
       .def_property_readonly("nbytes", &PackedLinear::nbytes);

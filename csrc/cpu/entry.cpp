@@ -98,4 +98,9 @@ void linear_pack(LinearStorage storage, const LinearSizes& sizes, const float* w
 
 void linear_run(const LinearRun& arguments) { cpu::kernels().linear_run(arguments); }
 
+void linear_unpack(LinearStorage storage, const LinearSizes& sizes, const void* packed, const int64_t* outputs,
+                   int64_t count, float* out) {
+  cpu::kernels().linear_unpack(storage, sizes, packed, outputs, count, out);
+}
+
 }  // namespace wordkiln

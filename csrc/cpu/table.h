@@ -39,6 +39,7 @@ struct KernelTable {
   size_t (*linear_packed_bytes)(LinearStorage, const LinearSizes&);
   void (*linear_pack)(LinearStorage, const LinearSizes&, const float*, void*);
   void (*linear_run)(const LinearRun&);
+  void (*linear_unpack)(LinearStorage, const LinearSizes&, const void*, const int64_t*, int64_t, float*);
   const StepKernels* step;
   const DecoderKernels* decoder;
 };

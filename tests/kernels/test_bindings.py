@@ -223,6 +223,8 @@ def test_cross_entropy_refuses_targets_out_of_range():
         (lambda: _kernels.PackedLinear(0, 0, -1, 0, "float32"), "size -1"),
         (lambda: _kernels.PackedLinear(0, 0, 0, 0, "float16"), "storage='float16'"),
         (lambda: _kernels.PackedLinear(0, 0, 0, 1, "float32")(0, 0, 1), "x: address"),
+        (lambda: _kernels.PackedLinear(0, 0, 0, 1, "float32").rows(0, 1, 1), "ids: address"),
+        (lambda: _kernels.PackedLinear(0, 0, 0, 1, "float32").rows(1, 0, 1), "out: address"),
         (lambda: _kernels.rms_norm_forward("float32", 0, 0, 0, 0, 0, 0, (1, 1), 0.1), "x: address"),
         (lambda: _kernels.rms_norm_backward("float32", 0, 0, 0, 0, 0, 0, 0, (1, -1)), "size -1"),
         (lambda: _kernels.gelu_forward("float32", 0, 0, 0, (1, 1), False), "x: address"),

@@ -44,6 +44,8 @@ void swiglu_backward_bfloat16(const SwigluBackward& arguments);
 size_t linear_packed_bytes(LinearStorage storage, const LinearSizes& sizes);
 void linear_pack(LinearStorage storage, const LinearSizes& sizes, const float* weight, void* packed);
 void linear_run(const LinearRun& arguments);
+void linear_unpack(LinearStorage storage, const LinearSizes& sizes, const void* packed, const int64_t* outputs,
+                   int64_t count, float* out);
 void elementwise_float32(ElementwiseFunction function, const void* x, void* out, int64_t count);
 void elementwise_float64(ElementwiseFunction function, const void* x, void* out, int64_t count);
 void elementwise_bfloat16(ElementwiseFunction function, const void* x, void* out, int64_t count);

@@ -51,4 +51,11 @@ void linear_run(const LinearRun& a) {
   });
 }
 
+void linear_unpack(LinearStorage storage, const LinearSizes& sizes, const void* packed, const int64_t* outputs,
+                   int64_t count, float* out) {
+  for (int64_t i = 0; i < count; ++i) {
+    unpack_output(storage, static_cast<const char*>(packed), sizes.inputs, outputs[i], out + i * sizes.inputs);
+  }
+}
+
 }  // namespace wordkiln::cpu::WORDKILN_ISA

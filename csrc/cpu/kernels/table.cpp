@@ -58,6 +58,7 @@ constexpr KernelTable kTable = {
     .linear_packed_bytes = linear_packed_bytes,
     .linear_pack = linear_pack,
     .linear_run = linear_run,
+    .linear_unpack = linear_unpack,
     .step = &step_kernels,
     .decoder = &decoder_kernels,
 };

@@ -38,4 +38,8 @@ void linear_pack(LinearStorage storage, const LinearSizes& sizes, const float* w
 
 void linear_run(const LinearRun& arguments);
 
+// out [count, K]: the weights of some outputs again, as they are stored; outputs: [count], each 0 to N - 1.
+void linear_unpack(LinearStorage storage, const LinearSizes& sizes, const void* packed, const int64_t* outputs,
+                   int64_t count, float* out);
+
 }  // namespace wordkiln

@@ -65,6 +65,13 @@ class PackedLinear:
         self._native(_address(x), _address(out), len(x))
         return out
 
+    def rows(self, ids: NDArray[np.int64]) -> Array:
+        """The weights of outputs `ids`, of any shape, as they are stored: [..., inputs]."""
+        ids = np.ascontiguousarray(ids, np.int64)
+        out = np.empty((*ids.shape, self._native.inputs), np.float32)
+        self._native.rows(ids.ctypes.data, _address(out), ids.size)
+        return out
+
 
 def instruction_sets() -> tuple[str, list[str]]:
     """The instruction set that the kernels use (``WORDKILN_ISA`` chooses), and all that this machine can run."""
