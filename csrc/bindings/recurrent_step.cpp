@@ -38,13 +38,31 @@ void add_layer(RecurrentStep& self, uintptr_t weight_ih, uintptr_t weight_hh, ui
   });
 }
 
+// A state's h and c.
+struct State {
+  float *h, *c;
+};
+
+State to_state(const RecurrentStep& self, uintptr_t h, uintptr_t c, int64_t batch) {
+  const int64_t elements = count_elements("h", {self.layers(), batch, self.hidden()});
+  return {static_cast<float*>(to_pointer("h", h, elements)),
+          static_cast<float*>(to_pointer("c", c, self.kind() == Recurrence::kLstm ? elements : 0))};
+}
+
 void step(const RecurrentStep& self, uintptr_t x, uintptr_t h, uintptr_t c, int64_t batch) {
-  const int64_t state = count_elements("h", {self.layers(), batch, self.hidden()});
+  const State state = to_state(self, h, c, batch);
   const float* input = to_floats("x", x, count_elements("x", {batch, self.inputs()}));
-  auto* hidden = static_cast<float*>(to_pointer("h", h, state));
-  auto* cells = static_cast<float*>(to_pointer("c", c, self.kind() == Recurrence::kLstm ? state : 0));
   const py::gil_scoped_release release;
-  self.step(input, hidden, cells, batch);
+  self.step(input, state.h, state.c, batch);
+}
+
+void read(const RecurrentStep& self, uintptr_t x, uintptr_t h, uintptr_t c, uintptr_t out, int64_t steps,
+          int64_t batch) {
+  const State state = to_state(self, h, c, batch);
+  const float* input = to_floats("x", x, count_elements("x", {steps, batch, self.inputs()}));
+  auto* outputs = static_cast<float*>(to_pointer("out", out, count_elements("out", {steps, batch, self.hidden()})));
+  const py::gil_scoped_release release;
+  self.read(input, state.h, state.c, outputs, steps, batch);
 }
 
 }  // namespace
@@ -57,6 +75,7 @@ void register_recurrent_step(py::module_& m) {
       .def("add_layer", &add_layer, py::arg("weight_ih"), py::arg("weight_hh"), py::arg("bias_ih"), py::arg("bias_hh"),
            py::arg("inputs"), py::arg("hidden"))
       .def("step", &step, py::arg("x"), py::arg("h"), py::arg("c"), py::arg("batch"))
+      .def("read", &read, py::arg("x"), py::arg("h"), py::arg("c"), py::arg("out"), py::arg("steps"), py::arg("batch"))
       .def_property_readonly("layers", &RecurrentStep::layers)
       .def_property_readonly("inputs", &RecurrentStep::inputs)
       .def_property_readonly("hidden", &RecurrentStep::hidden)

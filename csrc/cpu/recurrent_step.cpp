@@ -67,11 +67,13 @@ void RecurrentStep::add_layer(const RecurrentWeights& from) {
   layers_.push_back(std::move(layer));
 }
 
-void RecurrentStep::step(const float* x, float* h, float* c, int64_t batch) const {
-  if (layers_.empty() || batch == 0) return;
+void RecurrentStep::step(const float* x, float* h, float* c, int64_t batch) const { read(x, h, c, nullptr, 1, batch); }
+
+void RecurrentStep::read(const float* x, float* h, float* c, float* out, int64_t steps, int64_t batch) const {
+  if (layers_.empty() || batch == 0 || steps == 0) return;
   std::vector<cpu::StepLayer> views;
   for (const Layer& layer : layers_) views.push_back(layer.view);
-  cpu::kernels().step->run({views.data(), layers(), batch, x, h, c});
+  cpu::kernels().step->run({views.data(), layers(), batch, steps, x, h, c, out});
 }
 
 int64_t RecurrentStep::layers() const { return static_cast<int64_t>(layers_.size()); }

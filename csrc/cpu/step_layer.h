@@ -17,10 +17,11 @@ struct StepLayer {
 
 struct StepCall {
   const StepLayer* layers;
-  int64_t count, batch;
-  const float* x;  // [B, I]
+  int64_t count, batch, steps;
+  const float* x;  // [T, B, I]
   float* h;        // [count, B, H]
   float* c;        // [count, B, H], LSTM
+  float* out;      // [T, B, H] of the last layer, or null
 };
 
 struct StepKernels {

@@ -159,10 +159,11 @@ def rotary(
 ) -> None: ...
 
 class RecurrentStep:
-    """One time step of stacked recurrent layers for a few rows; the weights are packed once and kept.
+    """Time steps of stacked recurrent layers for a few rows; the weights are packed once and kept.
 
     kind: "lstm", "gru", "tanh" or "relu". storage of the weights: "float32", "bfloat16" or "int8" (a scale for each
-    gate row); everything else is float32. h and c are [layers, B, H] and overwritten; the output is the last layer's h.
+    gate row); everything else is float32. h and c are [layers, B, H] and overwritten; a step's output is the last
+    layer's h. `read` takes x [T, B, I] and writes the outputs of all steps, [T, B, H], to out.
     """
 
     def __init__(self, kind: str, storage: str) -> None: ...
@@ -170,6 +171,7 @@ class RecurrentStep:
         self, weight_ih: int, weight_hh: int, bias_ih: int, bias_hh: int, inputs: int, hidden: int
     ) -> None: ...
     def step(self, x: int, h: int, c: int, batch: int) -> None: ...
+    def read(self, x: int, h: int, c: int, out: int, steps: int, batch: int) -> None: ...
     @property
     def layers(self) -> int: ...
     @property

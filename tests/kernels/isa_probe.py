@@ -150,7 +150,7 @@ def packed_linear() -> dict[str, np.ndarray]:
 
 
 def recurrent_steps() -> dict[str, np.ndarray]:
-    """Three steps of two layers on packed weights, few rows and more."""
+    """Three steps of two layers on packed weights, and three in one call; few rows and more."""
     inputs, hidden, results = 37, 53, {}
     for kind, gates in KINDS.items():
         random = np.random.default_rng(6)
@@ -167,6 +167,10 @@ def recurrent_steps() -> dict[str, np.ndarray]:
                     x = random.standard_normal((rows, inputs)).astype("float32")
                     step.step(address(x), address(h), address(c), rows)
                 results[f"float32 step_{kind}_{storage}_{rows}"] = h
+                x = random.standard_normal((3, rows, inputs)).astype("float32")
+                out = np.empty((3, rows, hidden), "float32")
+                step.read(*map(address, (x, h, c, out)), 3, rows)
+                results[f"float32 read_{kind}_{storage}_{rows}"] = out
     return results
 
 

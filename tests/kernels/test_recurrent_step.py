@@ -60,18 +60,53 @@ def test_matches_torch(kind, storage, batch, bias):
         assert np.abs(got - want).max() <= ERRORS[storage] * max(1, np.abs(want).max())
 
 
+def read(step, x, h, c, hidden):
+    """Every step's output [T, B, H] in one call; h and c are advanced."""
+    out = np.full((*x.shape[:2], hidden), np.nan, np.float32)
+    step.read(*map(address, (x, h, c, out)), *x.shape[:2])
+    return out
+
+
+@pytest.mark.parametrize("kind", MODULES)
+@pytest.mark.parametrize("storage", ERRORS)
+@pytest.mark.parametrize("batch", [1, 3, 9])
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_a_sequence_is_its_steps(kind, storage, batch, layers):
+    """From a state that is not zero, in calls of one step and of several, whose rows are no multiple of a tile's."""
+    torch.manual_seed(1)
+    size, hidden = 11, 37
+    step, x = pack(MODULES[kind](size, hidden, layers), kind, storage), torch.randn(13, batch, size).numpy()
+    h, c = (torch.randn(layers, batch, hidden).numpy() for _ in range(2))
+    states, wanted = (h.copy(), c.copy()), []
+    for now in x:
+        step.step(address(now), *map(address, states), batch)
+        wanted.append(states[0][-1].copy())
+    got = [read(step, part, h, c, hidden) for part in np.split(x, [1, 3, 12])]
+    # float32 sums of some tens of numbers below 4, in another order.
+    np.testing.assert_allclose(np.concatenate(got), np.stack(wanted), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(h, states[0], rtol=0, atol=1e-5)
+    if kind == "lstm":
+        np.testing.assert_allclose(c, states[1], rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("kind", MODULES)
 def test_bits_do_not_depend_on_threads(kind):
     module = MODULES[kind](200, 300, 2)
     step, x = pack(module, kind, "float32"), torch.randn(4, 2, 200).numpy()
+
+    def whole():
+        return read(step, x, *(np.zeros((2, 2, 300), np.float32) for _ in range(2)), 300)
+
     threads, results = _kernels.get_num_threads(), []
     try:
         for count in (1, 2, 3):
             _kernels.set_num_threads(count)
-            results.append(run(step, x, 2, 300))
+            results.append((run(step, x, 2, 300), whole()))
     finally:
         _kernels.set_num_threads(threads)
-    assert all(np.array_equal(result, results[0]) for result in results)
+    for steps, sequence in results:
+        np.testing.assert_array_equal(steps, results[0][0])
+        np.testing.assert_array_equal(sequence, results[0][1])
 
 
 def test_storage_says_how_much_is_read():
@@ -82,7 +117,13 @@ def test_storage_says_how_much_is_read():
 def test_nothing_to_do():
     step = _kernels.RecurrentStep("lstm", "float32")
     step.step(0, 0, 0, 3)
-    pack(torch.nn.GRU(3, 4), "gru", "int8").step(0, 0, 0, 0)
+    step.read(0, 0, 0, 0, 2, 3)
+    gru = pack(torch.nn.GRU(3, 4), "gru", "int8")
+    gru.step(0, 0, 0, 0)
+    gru.read(0, 0, 0, 0, 5, 0)
+    h = np.ones((1, 2, 4), np.float32)
+    gru.read(0, address(h), 0, 0, 0, 2)
+    assert (h == 1).all()
 
 
 @pytest.mark.abuse
@@ -117,3 +158,12 @@ def test_refuses():
     ]:
         with pytest.raises(ArgumentError, match=message):
             step.step(*arguments)
+    for arguments, message in [
+        ((0, here, 0, here, 1, 1), "x: address"),
+        ((here, 0, 0, here, 1, 1), "h: address"),
+        ((here, here, 0, 0, 1, 1), "out: address"),
+        ((here, here, 0, here, -1, 1), "size -1"),
+        ((here, here, 0, here, 2**40, 2**40), "2\\^62"),
+    ]:
+        with pytest.raises(ArgumentError, match=message):
+            step.read(*arguments)

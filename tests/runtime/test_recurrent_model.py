@@ -1,11 +1,16 @@
 """The runtime's recurrent models against the torch model of the same checkpoint, through the step protocol of both."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 
 from wordkiln.errors import ArgumentError, FormatError, PathError
 from wordkiln.models import ModelConfig
 from wordkiln.runtime import load_model
+from wordkiln.runtime._recurrent_model import RecurrentModel
+from wordkiln.runtime._weights import load_weights
 
 torch = pytest.importorskip("torch")
 
@@ -77,6 +82,17 @@ def test_stepping_is_prefilling(both):
     for token in ids[1:]:
         logits = model.step(state, np.array([token]))
     assert_close(logits, whole)
+
+
+def test_an_embedding_that_is_the_output_layer_is_kept_once(checkpoint):
+    config = ModelConfig.load(checkpoint)
+    weights = load_weights(checkpoint, config)
+    embedding = weakref.ref(weights["model.embed_tokens.weight"])
+    model = RecurrentModel(config, weights)
+    del weights
+    gc.collect()
+    assert (embedding() is None) == config.tie_word_embeddings
+    assert np.isfinite(model.begin([[1, 2]])[1]).all()
 
 
 def test_selected_rows_are_independent_of_the_old_state(both):

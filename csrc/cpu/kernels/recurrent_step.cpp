@@ -1,22 +1,13 @@
-// One step for a few rows. It reads every weight once, so it is as fast as memory delivers them: they lie in the order
-// in which they are read, narrow storage is widened in registers, and the hidden units are cut over the threads, which
-// meet after each layer.
+// Steps for a few rows. A step reads every weight once, so it is as fast as memory delivers them: they lie in the order
+// in which they are read, and the hidden units are cut over the threads, which meet after each layer. Several steps go
+// layer by layer: the inputs' weights are then read once for all of them, the recurrent ones for each.
 #include "cpu/kernels/kernels.h"
-#include "cpu/kernels/math.h"
 #include "cpu/kernels/parallel.h"
+#include "cpu/kernels/recurrent_step_tile.h"
 #include "cpu/workspace.h"
 
 namespace wordkiln::cpu::WORDKILN_ISA {
 namespace {
-
-constexpr int kStepLanes = kLanes<float>;
-constexpr int64_t kAhead = 4096;  // bytes to fetch ahead: memory takes longer than the prefetcher looks
-
-WORDKILN_INLINE Vec<float> widened(const float* from) { return load(from); }
-
-WORDKILN_INLINE Vec<float> widened(const Bfloat16* from) { return load(from); }
-
-WORDKILN_INLINE Vec<float> widened(const int8_t* from) { return __builtin_convertvector(load_bytes(from), Vec<float>); }
 
 inline void narrow_to(float x, float, float* to) { *to = x; }
 
@@ -61,165 +52,94 @@ void pack(const StepLayer& layer, const RecurrentWeights& from) {
   }
 }
 
-// A few rows of one matrix product: sums[i][g] = x[i] . column g of the weights.
-template <typename S, int kRows, int kGates>
-WORDKILN_INLINE void product(int64_t depth, const float* x, int64_t x_row, const S* weights,
-                             Vec<float> (&sums)[kRows][kGates]) {
-  constexpr int kWays = kRows * kGates >= 8 ? 1 : 8 / (kRows * kGates), kWidth = kGates * kStepLanes;
-  Vec<float> acc[kWays][kRows][kGates] = {};
-  int64_t k = 0;
-  for (; k + kWays <= depth; k += kWays, x += kWays, weights += kWays * kWidth) {
-    WORDKILN_UNROLL
-    for (int way = 0; way < kWays; ++way) {
-      WORDKILN_UNROLL
-      for (int g = 0; g < kGates; ++g) {
-        const S* from = weights + way * kWidth + g * kStepLanes;
-        __builtin_prefetch(reinterpret_cast<const char*>(from) + kAhead);
-        const Vec<float> column = widened(from);
-        WORDKILN_UNROLL
-        for (int i = 0; i < kRows; ++i) acc[way][i][g] += broadcast(x[i * x_row + way]) * column;
-      }
-    }
-  }
-  for (; k < depth; ++k, ++x, weights += kWidth) {
-    for (int g = 0; g < kGates; ++g) {
-      const Vec<float> column = widened(weights + g * kStepLanes);
-      WORDKILN_UNROLL
-      for (int i = 0; i < kRows; ++i) acc[0][i][g] += broadcast(x[i * x_row]) * column;
-    }
-  }
-  WORDKILN_UNROLL
-  for (int i = 0; i < kRows; ++i) {
-    WORDKILN_UNROLL
-    for (int g = 0; g < kGates; ++g) {
-      sums[i][g] = acc[0][i][g];
-      WORDKILN_UNROLL
-      for (int way = 1; way < kWays; ++way) sums[i][g] += acc[way][i][g];
-    }
-  }
-}
-
-// One block of units in a few rows; pointers are those of the first row, h and c to the block's first unit.
-struct StepTile {
-  const StepLayer* layer;
-  int64_t block;
-  const float* x;
-  const float* h_before;  // [rows, H] from unit 0
-  float* c;
-  float* h;
-  int units;
-};
-
-template <Recurrence kKind, int kGates>
-WORDKILN_INLINE void finish(const StepTile& tile, int i, const Vec<float> (&gate)[kGates], Vec<float> hidden_new) {
-  const int64_t state = i * tile.layer->hidden;
-  const int n = tile.units;
-  if constexpr (kKind == Recurrence::kLstm) {
-    const Vec<float> c =
-        sigmoid<float>(gate[1]) * load(tile.c + state, n) + sigmoid<float>(gate[0]) * tanh<float>(gate[2]);
-    store(tile.c + state, c, n);
-    store(tile.h + state, sigmoid<float>(gate[3]) * tanh<float>(c), n);
-  } else if constexpr (kKind == Recurrence::kGru) {
-    const Vec<float> fresh = tanh<float>(gate[2] + sigmoid<float>(gate[0]) * hidden_new);
-    const Vec<float> before = load(tile.h_before + state + tile.block * kStepLanes, n);
-    store(tile.h + state, fresh + sigmoid<float>(gate[1]) * (before - fresh), n);
-  } else if constexpr (kKind == Recurrence::kTanh) {
-    store(tile.h + state, tanh<float>(gate[0]), n);
-  } else {
-    store(tile.h + state, gate[0] < 0.0f ? Vec<float>{} : gate[0], n);  // a NaN stays one
-  }
-}
-
-template <typename S, Recurrence kKind, int kRows>
-void step_tile(const StepTile& tile) {
-  constexpr int kGates = static_cast<int>(gates_count(kKind)), kWidth = kGates * kStepLanes;
-  const StepLayer& layer = *tile.layer;
-  const S* weights = static_cast<const S*>(layer.weights) + tile.block * (layer.inputs + layer.hidden) * kWidth;
-  const float* biases = layer.biases + tile.block * (kWidth + kStepLanes);
-  const float* scales = layer.scales + (layer.scales == nullptr ? 0 : tile.block * 2 * kWidth);
-  Vec<float> from_x[kRows][kGates], from_h[kRows][kGates];
-  product<S, kRows, kGates>(layer.inputs, tile.x, layer.inputs, weights, from_x);
-  product<S, kRows, kGates>(layer.hidden, tile.h_before, layer.hidden, weights + layer.inputs * kWidth, from_h);
-  for (int i = 0; i < kRows; ++i) {
-    Vec<float> gate[kGates], hidden_new = load(biases + kWidth);
-    for (int g = 0; g < kGates; ++g) {
-      if (scales != nullptr) {
-        from_x[i][g] *= load(scales + g * kStepLanes);
-        from_h[i][g] *= load(scales + kWidth + g * kStepLanes);
-      }
-      gate[g] = load(biases + g * kStepLanes) + from_x[i][g];
-      if (kKind == Recurrence::kGru && g == 2) {
-        hidden_new += from_h[i][g];
-      } else {
-        gate[g] += from_h[i][g];
-      }
-    }
-    finish<kKind, kGates>(tile, i, gate, hidden_new);
-  }
-}
-
-typedef void (*StepTileFunction)(const StepTile&);
-
-template <typename S, Recurrence kKind>
-StepTileFunction step_tile_of(int64_t rows) {
-  static constexpr StepTileFunction kTiles[] = {step_tile<S, kKind, 1>, step_tile<S, kKind, 2>, step_tile<S, kKind, 3>,
-                                                step_tile<S, kKind, 4>};
-  return kTiles[rows - 1];
-}
-
-constexpr int64_t kStepRows = 4;
-
 template <typename S, Recurrence kKind>
 class StepPass {
  public:
-  explicit StepPass(const StepCall& call) : call_(call), hidden_(call.layers[0].hidden) {}
+  explicit StepPass(const StepCall& call)
+      : call_(call),
+        hidden_(call.layers[0].hidden),
+        state_(call.batch * hidden_),
+        rows_(call.steps * call.batch),
+        projects_(call.steps > 1) {}
 
   void run() {
-    const int64_t state = call_.batch * hidden_;
-    const Workspace workspace(call_.count * state * sizeof(float));
-    next_ = static_cast<float*>(workspace.data());
-    double work = 0;
-    for (int64_t i = 0; i < call_.count; ++i) {
-      const StepLayer& layer = call_.layers[i];
-      work +=
-          static_cast<double>(call_.batch * gates_count(kKind) * hidden_) * static_cast<double>(layer.inputs + hidden_);
-    }
-    parallel_threads(threads_for(work), [this, state](int thread, int threads) {
+    const int64_t projected = projects_ ? call_.layers[0].blocks * rows_ * kWidth : 0;
+    const Workspace workspace((projected + 2 * rows_ * hidden_) * sizeof(float));
+    projected_ = static_cast<float*>(workspace.data());
+    outputs_ = projected_ + projected;
+    parallel_threads(threads_for(work_of_a_step()), [this](int thread, int threads) {
       for (int64_t i = 0; i < call_.count; ++i) {
         const Range mine = split(call_.layers[i].blocks, thread, threads);
-        const float* x = i == 0 ? call_.x : next_ + (i - 1) * state;
-        for (int64_t block = mine.begin; block < mine.end; ++block) advance(i, block, x);
-        meeting_.wait(threads);
+        for (int64_t block = mine.begin; projects_ && block < mine.end; ++block) project(i, block);
+        for (int64_t t = 0; t < call_.steps; ++t) {
+          for (int64_t block = mine.begin; block < mine.end; ++block) advance(i, t, block);
+          meeting_.wait(threads);
+        }
         // Everyone has read this layer's h by now.
-        const Range part = split(state, thread, threads);
-        const int64_t begin = i * state + part.begin, bytes = (part.end - part.begin) * sizeof(float);
-        if (bytes > 0) __builtin_memcpy(call_.h + begin, next_ + begin, bytes);
+        const Range part = split(state_, thread, threads);
+        const int64_t bytes = (part.end - part.begin) * sizeof(float);
+        const float* last = output(i) + (call_.steps - 1) * state_;
+        if (bytes > 0) __builtin_memcpy(call_.h + i * state_ + part.begin, last + part.begin, bytes);
       }
     });
   }
 
  private:
-  void advance(int64_t i, int64_t block, const float* x) {
+  static constexpr int64_t kWidth = gates_count(kKind) * kStepLanes;
+
+  double work_of_a_step() const {
+    double work = 0;
+    for (int64_t i = 0; i < call_.count; ++i) {
+      const int64_t depth = call_.layers[i].inputs + hidden_;
+      work += static_cast<double>(call_.batch * gates_count(kKind) * hidden_) * static_cast<double>(depth);
+    }
+    return work;
+  }
+
+  // A layer's h of all steps [T, B, H]. Two layers' memory is enough: who writes a layer's has read that below it, and
+  // the others have met since they read the one below that.
+  float* output(int64_t i) const {
+    const bool last = i == call_.count - 1;
+    return last && call_.out != nullptr ? call_.out : outputs_ + i % 2 * rows_ * hidden_;
+  }
+
+  const float* input(int64_t i) const { return i == 0 ? call_.x : output(i - 1); }
+
+  // A block's own part of what `project` leaves: only the thread that has the block reads it.
+  float* projected(int64_t block) const { return projected_ + block * rows_ * kWidth; }
+
+  void project(int64_t i, int64_t block) const {
+    const StepLayer& layer = call_.layers[i];
+    for (int64_t row = 0; row < rows_; row += kStepRows) {
+      const int64_t rows = rows_ - row < kStepRows ? rows_ - row : kStepRows;
+      project_tile_of<S, kKind>(rows)(layer, block, input(i) + row * layer.inputs, projected(block) + row * kWidth);
+    }
+  }
+
+  void advance(int64_t i, int64_t t, int64_t block) const {
     const StepLayer& layer = call_.layers[i];
     const int64_t unit = block * kStepLanes, left = hidden_ - unit;
+    const float* before = t == 0 ? call_.h + i * state_ : output(i) + (t - 1) * state_;
     for (int64_t row = 0; row < call_.batch; row += kStepRows) {
       const int64_t rows = call_.batch - row < kStepRows ? call_.batch - row : kStepRows;
-      const int64_t state = (i * call_.batch + row) * hidden_;
+      const int64_t at = t * call_.batch + row;
       step_tile_of<S, kKind>(rows)({
           .layer = &layer,
           .block = block,
-          .x = x + row * layer.inputs,
-          .h_before = call_.h + state,
-          .c = kKind == Recurrence::kLstm ? call_.c + state + unit : nullptr,
-          .h = next_ + state + unit,
+          .x = input(i) + at * layer.inputs,
+          .projected = projects_ ? projected(block) + at * kWidth : nullptr,
+          .h_before = before + row * hidden_,
+          .c = kKind == Recurrence::kLstm ? call_.c + i * state_ + row * hidden_ + unit : nullptr,
+          .h = output(i) + at * hidden_ + unit,
           .units = left < kStepLanes ? static_cast<int>(left) : kStepLanes,
       });
     }
   }
 
   const StepCall& call_;
-  int64_t hidden_;
-  float* next_ = nullptr;  // [layers, B, H]
+  int64_t hidden_, state_, rows_;  // rows of all steps
+  bool projects_;
+  float *projected_ = nullptr, *outputs_ = nullptr;  // [blocks][rows][G][lanes], [2][rows, H]
   SpinBarrier meeting_;
 };
 

@@ -1,4 +1,4 @@
-// One time step of stacked recurrent layers for a few rows, as decoding needs it: the weights are packed once and kept,
+// Time steps of stacked recurrent layers for a few rows, as decoding needs them: the weights are packed once and kept,
 // in float32, bfloat16 or int8 (a scale for each gate row), and everything is computed in float32.
 #pragma once
 
@@ -36,6 +36,11 @@ class RecurrentStep {
   // Advances `batch` rows by a step: x [B, I]; h and c [layers, B, H] are overwritten (c: LSTM). The output is h of the
   // last layer. May run in several threads at once, on different states. Throws std::bad_alloc.
   void step(const float* x, float* h, float* c, int64_t batch) const;
+
+  // The same for `steps` steps, a layer after the other: x [T, B, I], out [T, B, H], the last layer's. The inputs' part
+  // of a layer's gates is one product, which reads its weights once; it is kept for the time of the call, T * B * GH
+  // floats. The sums of that product may be in another order than a step's.
+  void read(const float* x, float* h, float* c, float* out, int64_t steps, int64_t batch) const;
 
   int64_t layers() const;
   int64_t inputs() const;  // 0 without a layer; so is hidden()

@@ -44,6 +44,17 @@ class RecurrentStep:
         """Advance x [B, I]: h, and c of an LSTM, [layers, B, H] and contiguous, are overwritten."""
         self._native.step(_address(x), _address(h), _address(c), len(x))
 
+    def read(self, x: Array, h: Array, c: Array | None) -> Array:
+        """Advance by T steps x [T, B, I], h and c as above: the last layer's outputs [T, B, H].
+
+        What is kept for the time of the call grows with T * B. Sums may be in another order than those of steps.
+        """
+        x = np.ascontiguousarray(x)
+        steps, batch, _ = x.shape
+        out = np.empty((steps, batch, h.shape[2]), np.float32)
+        self._native.read(_address(x), _address(h), _address(c), _address(out), steps, batch)
+        return out
+
 
 class PackedLinear:
     """`x @ weight.T` on packed weights.

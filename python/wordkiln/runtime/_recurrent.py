@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,12 +10,15 @@ from numpy.typing import NDArray
 from wordkiln.models.config import ModelConfig
 from wordkiln.models.layout import has_projection
 from wordkiln.runtime import _kernel_calls
-from wordkiln.runtime._kernel_calls import DType
+from wordkiln.runtime._kernel_calls import DType, PackedLinear
 from wordkiln.runtime._weights import Array
 
 Ids = NDArray[np.int64]
-# Tokens of a prompt that are read at once: bounds the memory, and how long Ctrl-C waits.
+# Positions of a prompt whose outputs `outputs` gives at once: bounds its memory.
 _CHUNK = 256
+# Ids that are read in one call of the kernel, whose input weights are read once for all of them; bounds its memory, and
+# how long Ctrl-C waits.
+_AT_ONCE = 64
 
 
 class RecurrentState:
@@ -49,12 +52,19 @@ _KINDS = {"lstm": "lstm", "gru": "gru", "rnn": "tanh"}
 class Recurrent:
     """Embedding, stacked layers, and the projection to a tied embedding's width where there is one.
 
-    Prompts are read in steps as well, of all rows together: the packed weights are the only ones that are kept.
+    Prompts run on the same packed weights as steps, all rows together: there is no second copy of any.
+
+    Args:
+        config: the shape.
+        weights: float32, by the names of the checkpoint.
+        dtype: of the packed weights.
+        head: the output layer: a tied embedding's rows are taken out of it.
     """
 
-    def __init__(self, config: ModelConfig, weights: dict[str, Array], dtype: DType) -> None:
+    def __init__(self, config: ModelConfig, weights: dict[str, Array], dtype: DType, head: PackedLinear) -> None:
         self._config = config
-        self._embedding = weights["model.embed_tokens.weight"]
+        embedding = weights["model.embed_tokens.weight"]
+        self._embed: Callable[[Ids], Array] = head.rows if config.tie_word_embeddings else embedding.__getitem__
         names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         layers = [
             tuple(np.ascontiguousarray(weights[f"model.rnn.{name}_l{number}"]) for name in names)
@@ -72,7 +82,7 @@ class Recurrent:
 
     def step(self, state: RecurrentState, ids: Ids) -> Array:
         """Append ids [B] to `state`: [B, E]."""
-        self._step(self._embedding[ids], state.hidden, state.cells)
+        self._step(self._embed(ids), state.hidden, state.cells)
         return self._projected(state.hidden[-1])
 
     def outputs(self, ids: Ids) -> Iterator[Array]:
@@ -98,16 +108,23 @@ class Recurrent:
             The last layer's hidden states [T, B, hidden_size], where a row has that many ids.
         """
         out = np.zeros((ids.shape[1], len(ids), self._config.hidden_size), np.float32)
-        for time in range(min(ids.shape[1], int(lengths.max()))):
-            rows = np.flatnonzero(lengths > time)
+        for begin, end, rows in _spans(np.minimum(lengths, ids.shape[1])):
+            x = self._embed(ids[rows, begin:end].T)
             if len(rows) == len(ids):
-                self._step(self._embedding[ids[:, time]], state.hidden, state.cells)
-                out[time] = state.hidden[-1]
+                out[begin:end] = self._step.read(x, state.hidden, state.cells)
                 continue
             some = state.select(rows.tolist())
-            self._step(self._embedding[ids[rows, time]], some.hidden, some.cells)
+            out[begin:end, rows] = self._step.read(x, some.hidden, some.cells)
             state.hidden[:, rows] = some.hidden
             if state.cells is not None:
                 state.cells[:, rows] = some.cells
-            out[time, rows] = some.hidden[-1]
         return out
+
+
+def _spans(lengths: Ids) -> Iterator[tuple[int, int, Ids]]:
+    """Positions begin..end that may be read in one call, and the rows [B] that have all of them."""
+    begin = 0
+    while len(rows := np.flatnonzero(lengths > begin)):
+        end = min(int(lengths[rows].min()), begin + max(1, _AT_ONCE // len(rows)))
+        yield begin, end, rows
+        begin = end

@@ -28,9 +28,9 @@ class RecurrentModel:
     Args:
         config: its shape.
         weights: float32, by the names of the checkpoint.
-        dtype: of the weights in memory, but for the embedding: "float32", "bfloat16" (rounded to nearest even) or
-            "int8" (127 steps to either side of 0, a scale for each gate row, or for each 64 inputs of the output
-            layer). Sums are float32. Default "float32".
+        dtype: of the weights in memory, but for an embedding that is not the output layer too: "float32", "bfloat16"
+            (rounded to nearest even) or "int8" (127 steps to either side of 0, a scale for each gate row, or for each
+            64 inputs of the output layer). Sums are float32. Default "float32".
 
     Attributes:
         config: see above.
@@ -44,7 +44,7 @@ class RecurrentModel:
         self.config = config
         head = "model.embed_tokens.weight" if config.tie_word_embeddings else "lm_head.weight"
         self._head = PackedLinear(weights[head], dtype)
-        self._network = Recurrent(config, weights, dtype)
+        self._network = Recurrent(config, weights, dtype, self._head)
 
     @property
     def vocab_size(self) -> int:
