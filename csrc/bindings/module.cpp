@@ -39,6 +39,7 @@ PYBIND11_MODULE(_kernels, m, py::mod_gil_not_used()) {
   wordkiln::bindings::register_elementwise(m);
   wordkiln::bindings::register_linear(m);
   wordkiln::bindings::register_norm(m);
+  wordkiln::bindings::register_recurrent_cell(m);
   wordkiln::bindings::register_recurrent_step(m);
   wordkiln::bindings::register_rnn(m);
   wordkiln::bindings::register_rotary(m);

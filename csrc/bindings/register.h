@@ -12,6 +12,7 @@ void register_decoder(pybind11::module_& m);
 void register_elementwise(pybind11::module_& m);
 void register_linear(pybind11::module_& m);
 void register_norm(pybind11::module_& m);
+void register_recurrent_cell(pybind11::module_& m);
 void register_recurrent_step(pybind11::module_& m);
 void register_rnn(pybind11::module_& m);
 void register_rotary(pybind11::module_& m);

@@ -52,6 +52,14 @@ void recurrent_backward(DType dtype, const RecurrentBackward& arguments) {
   call("recurrent_backward", dtype, &cpu::KernelSet::recurrent_backward, arguments);
 }
 
+void cell_forward(DType dtype, const CellForward& arguments) {
+  call("cell_forward", dtype, &cpu::KernelSet::cell_forward, arguments);
+}
+
+void cell_backward(DType dtype, const CellBackward& arguments) {
+  call("cell_backward", dtype, &cpu::KernelSet::cell_backward, arguments);
+}
+
 void rotary(DType dtype, const Rotary& arguments) { call("rotary", dtype, &cpu::KernelSet::rotary, arguments); }
 
 void elementwise(DType dtype, ElementwiseFunction function, const void* x, void* out, int64_t count) {

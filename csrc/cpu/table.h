@@ -9,6 +9,7 @@
 #include "wordkiln/elementwise.h"
 #include "wordkiln/linear.h"
 #include "wordkiln/norm.h"
+#include "wordkiln/recurrent_cell.h"
 #include "wordkiln/rnn.h"
 #include "wordkiln/rotary.h"
 
@@ -21,6 +22,8 @@ struct KernelSet {
   void (*rotary)(const Rotary&) = nullptr;
   void (*recurrent_forward)(const RecurrentForward&) = nullptr;
   void (*recurrent_backward)(const RecurrentBackward&) = nullptr;
+  void (*cell_forward)(const CellForward&) = nullptr;
+  void (*cell_backward)(const CellBackward&) = nullptr;
   void (*linear_cross_entropy)(const LinearCrossEntropy&) = nullptr;
   void (*rms_norm_forward)(const RmsNormForward&) = nullptr;
   void (*rms_norm_backward)(const RmsNormBackward&) = nullptr;

@@ -1,5 +1,5 @@
 # The GPU kernels; absent in builds without CUDA. Addresses are those of device memory.
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 def device_count() -> int: ...
 def why_no_device() -> str: ...
@@ -89,6 +89,30 @@ def softmax_gradient(
     stream: int,
 ) -> None: ...
 def weight_pitch(dtype: str, hidden: int) -> int: ...
+
+# arrays: addresses in the order of the structs of include/wordkiln/recurrent_cell.h, 0 for null.
+def cell_forward(
+    dtype: str,
+    kind: str,
+    arrays: Sequence[int],
+    sizes: tuple[int, int, int],
+    step: int,
+    zoneout: tuple[float, float, bool, int, int],
+    eps: float,
+    keep: bool,
+    *,
+    stream: int,
+) -> None: ...
+def cell_backward(
+    dtype: str,
+    kind: str,
+    arrays: Sequence[int],
+    sizes: tuple[int, int, int],
+    step: int,
+    zoneout: tuple[float, float, bool, int, int],
+    *,
+    stream: int,
+) -> None: ...
 def recurrent_forward(
     dtype: str,
     kind: str,

@@ -1,6 +1,8 @@
 # Arrays are addresses (0: none), sizes and strides are in elements; shapes stand in csrc/include/wordkiln/.
 # Every function raises wordkiln.errors.ArgumentError for a dtype, size or address that cannot be.
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 def available_isas() -> list[str]: ...
@@ -153,6 +155,26 @@ def recurrent_backward(
     grad_h: int,
     grad_c: int,
     sizes: tuple[int, int, int],
+) -> None: ...
+
+# arrays: addresses in the order of the structs of include/wordkiln/recurrent_cell.h, 0 for null.
+def cell_forward(
+    dtype: str,
+    kind: str,
+    arrays: Sequence[int],
+    sizes: tuple[int, int, int],
+    step: int,
+    zoneout: tuple[float, float, bool, int, int],
+    eps: float,
+    keep: bool,
+) -> None: ...
+def cell_backward(
+    dtype: str,
+    kind: str,
+    arrays: Sequence[int],
+    sizes: tuple[int, int, int],
+    step: int,
+    zoneout: tuple[float, float, bool, int, int],
 ) -> None: ...
 def rotary(
     dtype: str, x: int, cos: int, sin: int, out: int, sizes: tuple[int, int, int], x_row: int, back: bool

@@ -177,6 +177,56 @@ def test_recurrence_refuses_other_kinds():
         _kernels.recurrent_forward("float32", "mgu", *NONE[:9], ZERO, True)
 
 
+CELL = {"dtype": "float32", "kind": "lstm", "sizes": (3, 1, 1), "step": 0, "zoneout": (0.0, 0.0, False, 0, 0)}
+CELL_FORWARD = {"eps": 1e-5, "keep": True}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"dtype": "float16"}, "dtype='float16'"),
+        ({"dtype": "bfloat16"}, "there is no kernel for dtype='bfloat16'"),
+        ({"kind": "tanh"}, "kind='tanh': must be 'lstm' or 'gru'"),
+        ({"kind": "mgu"}, "kind='mgu'"),
+        ({"sizes": (3, -1, 1)}, "gates: size -1"),
+        ({"sizes": (2**31, 2**20, 2**20)}, "2\\^62"),
+        ({"sizes": (3, 1, 1), "step": 3}, "step=3: must be 0 to 2"),
+        ({"sizes": (3, 1, 1), "step": -1}, "step=-1: must be 0 to 2"),
+        ({"sizes": (3, 1, 1)}, "(gates|activations): address must not be 0"),
+        ({"zoneout": (1.0, 0.0, True, 0, 0)}, r"zoneout=1\.0+: must be at least 0 and less than 1"),
+        ({"zoneout": (0.0, float("nan"), True, 0, 0)}, "zoneout=-?nan"),
+    ],
+)
+def test_a_cell_s_step_refuses(change, message):
+    arguments = CELL | {"sizes": (3, 0, 1)} | change
+    with pytest.raises(ArgumentError, match=message):
+        _kernels.cell_forward(arrays=(0,) * 14, **CELL_FORWARD, **arguments)
+    with pytest.raises(ArgumentError, match=message):
+        _kernels.cell_backward(arrays=(0,) * 22, **arguments)
+
+
+@pytest.mark.parametrize("missing", [0, 1, 4, 5, 7, 8, 9, 10, 11, 13])  # all but gain_hh, bias_new, lengths, hidden_new
+def test_a_cell_s_step_refuses_what_is_missing(missing):
+    memory = np.zeros(64)
+    arrays = [memory.ctypes.data] * 14
+    arrays[6] = arrays[missing] = 0  # no lengths
+    with pytest.raises(ArgumentError, match="address must not be 0"):
+        _kernels.cell_forward(arrays=tuple(arrays), **CELL_FORWARD, **CELL)
+
+
+def test_a_cell_s_step_refuses_an_eps_of_nothing():
+    with pytest.raises(ArgumentError, match=r"eps=0\.0+: must be more than 0"):
+        _kernels.cell_forward(arrays=(16,) * 14, eps=0.0, keep=True, **CELL)
+
+
+@pytest.mark.parametrize("length", [-1, 4])
+def test_a_cell_s_step_refuses_lengths_out_of_range(length):
+    lengths = np.array([length])
+    for function, count, more in ((_kernels.cell_forward, 14, CELL_FORWARD), (_kernels.cell_backward, 22, {})):
+        with pytest.raises(ArgumentError, match=rf"lengths\[0\]={length}: must be 0 to 3"):
+            function(arrays=(lengths.ctypes.data,) * count, **more, **CELL)
+
+
 @pytest.mark.parametrize("length", [-1, 4])
 def test_recurrence_refuses_lengths_out_of_range(length):
     lengths = np.array([length])

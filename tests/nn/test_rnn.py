@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from wordkiln import nn
+from wordkiln import nn, ops
 from wordkiln.errors import ArgumentError
 
 pytestmark = pytest.mark.parity
@@ -126,3 +126,82 @@ def test_projections_and_a_lone_state_are_refused():
         nn.LSTM(5, 6, proj_size=3)
     with pytest.raises(ArgumentError, match="pair"):
         nn.LSTM(5, 6)(torch.zeros(4, 3, 5), torch.zeros(1, 3, 6))
+
+
+CELLS = [{"layer_norm": True}, {"zoneout": True}, {"layer_norm": True, "zoneout": True, "bidirectional": True}]
+
+
+def cell_module(kind, num_layers=2, **settings):
+    """The module with the settings of `CELLS`, and gains that are not all 1."""
+    torch.manual_seed(2)
+    if settings.pop("zoneout", False):
+        settings["zoneout"] = (0.3, 0.2) if kind == "LSTM" else 0.3
+    module = getattr(nn, kind)(5, 6, num_layers, dtype=torch.float64, **settings)
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            if "gain" in name or "bias_c" in name:
+                parameter.add_(torch.randn_like(parameter) / 4)
+    return module
+
+
+@pytest.mark.parametrize("settings", CELLS, ids=str)
+@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+@pytest.mark.parametrize("training", [True, False])
+def test_norms_and_zoneout_are_those_of_ops(kind, settings, training):
+    module = cell_module(kind, num_layers=1, **settings).train(training)
+    x = torch.randn(4, 3, 5, dtype=torch.float64)
+    outputs = []
+    torch.manual_seed(1)
+    for suffix in ["_l0", "_l0_reverse"] if module.bidirectional else ["_l0"]:
+        of = {name.removesuffix(suffix): p for name, p in module.named_parameters() if name.endswith(suffix)}
+        weights = [of.pop(f"{name}_{side}") for name in ("weight", "bias") for side in ("ih", "hh")]
+        norms = ops.LayerNorms(**of) if of else None
+        options = {"norms": norms, "zoneout": module.zoneout, "training": training}
+        out = getattr(ops.reference, kind.lower())(x.flip(0) if "reverse" in suffix else x, *weights, **options)[0]
+        outputs.append(out.flip(0) if "reverse" in suffix else out)
+    torch.manual_seed(1)
+    torch.testing.assert_close(module(x)[0], torch.cat(outputs, -1), rtol=1e-10, atol=1e-11)
+
+
+@pytest.mark.parametrize("settings", CELLS, ids=str)
+@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+def test_every_parameter_gets_a_gradient(kind, settings):
+    module = cell_module(kind, **settings)
+    module(torch.randn(4, 3, 5, dtype=torch.float64))[0].square().sum().backward()
+    assert all(p.grad.any() and p.grad.isfinite().all() for p in module.parameters())
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+def test_zoneout_draws_in_training_alone(kind):
+    module = cell_module(kind, zoneout=True)
+    x = torch.randn(4, 3, 5, dtype=torch.float64)
+    assert not torch.equal(module(x)[0], module(x)[0])
+    module.eval()
+    assert torch.equal(module(x)[0], module(x)[0])
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+def test_the_parameters_of_norms(kind):
+    torch.manual_seed(3)
+    plain = getattr(torch.nn, kind)(5, 6, 2, bidirectional=True)
+    torch.manual_seed(3)
+    module = getattr(nn, kind)(5, 6, 2, bidirectional=True, layer_norm=True)
+    parts = ["gain_ih", "gain_hh", *(["gain_c", "bias_c"] if kind == "LSTM" else [])]
+    suffixes = ["_l0", "_l0_reverse", "_l1", "_l1_reverse"]
+    state = module.state_dict()
+    assert set(state) == set(plain.state_dict()) | {part + suffix for part in parts for suffix in suffixes}
+    assert all(torch.equal(state[name], part) for name, part in plain.state_dict().items())
+    assert (state["gain_hh_l1"] == 1).all()
+    assert state["gain_hh_l1"].shape == (len(plain.bias_hh_l1),)
+    again = getattr(nn, kind)(5, 6, 2, bidirectional=True, layer_norm=True)
+    again.load_state_dict(state)
+
+
+@pytest.mark.abuse
+def test_zoneout_that_is_no_probability_is_refused():
+    with pytest.raises(ArgumentError, match=r"zoneout of c=1\.0: must be at least 0 and less than 1"):
+        nn.LSTM(5, 6, zoneout=(0.0, 1.0))
+    with pytest.raises(ArgumentError, match=r"zoneout=0\.1: must be the pair"):
+        nn.LSTM(5, 6, zoneout=0.1)
+    with pytest.raises(ArgumentError, match=r"zoneout of h=-1"):
+        nn.GRU(5, 6, zoneout=-1)

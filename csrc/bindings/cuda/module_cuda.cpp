@@ -7,4 +7,5 @@ PYBIND11_MODULE(_cuda, m, pybind11::mod_gil_not_used()) {
   wordkiln::bindings::register_cuda_attention(m);
   wordkiln::bindings::register_cuda_cross_entropy(m);
   wordkiln::bindings::register_cuda_recurrent(m);
+  wordkiln::bindings::register_cuda_recurrent_cell(m);
 }

@@ -71,4 +71,5 @@ PYBIND11_MODULE(_simt, m) {
   wordkiln::bindings::register_cuda_attention(m);
   wordkiln::bindings::register_cuda_cross_entropy(m);
   wordkiln::bindings::register_cuda_recurrent(m);
+  wordkiln::bindings::register_cuda_recurrent_cell(m);
 }

@@ -2,8 +2,8 @@
 // Scores are in base 2, times log2(e): exp2 needs no reduction by ln 2.
 #pragma once
 
-#include "common/philox.h"
 #include "cpu/kernels/attention.h"
+#include "cpu/kernels/dropout_words.h"
 #include "cpu/kernels/softmax.h"
 
 namespace wordkiln::cpu::WORDKILN_ISA {
@@ -102,25 +102,12 @@ struct Dropout {
 
   bool any() const { return least != 0; }
 
-  // factors[j] for the kPanel keys from `key`, a multiple of kPanel. Counter c of a query's panel gives the words of
-  // keys c, c + 16, c + 32 and c + 48, so that every width of vector draws the same.
+  // factors[j] for the kPanel keys from `key`, a multiple of kPanel.
   template <typename C>
   void draw(int64_t query, int64_t key, C* factors) const {
-    constexpr int64_t kCounters = kPanel / 4;
-    constexpr int64_t kWords = WORDKILN_VECTOR_BYTES / 4;
-    for (int64_t c = 0; c < kCounters; c += kWords) {
-      const uint32_t first = static_cast<uint32_t>(key / kPanel * kCounters + c);
-      Words counter[4] = {(Words)lane_numbers<float>() + first, static_cast<uint32_t>(query) - Words{}, head - Words{},
-                          offset - Words{}};
-      philox4x32(counter, seed, [](Words x, uint32_t y, Words& high) { return multiply_wide(x, y, high); });
-      uint32_t words[4][kWords];
-      __builtin_memcpy(words, counter, sizeof words);
-      for (int part = 0; part < 4; ++part) {
-        for (int i = 0; i < kWords; ++i) {
-          factors[part * kCounters + c + i] = words[part][i] < least ? C{0} : static_cast<C>(factor);
-        }
-      }
-    }
+    uint32_t words[kDrawn];
+    draw_words(seed, offset, head, query, key, words);
+    for (int64_t j = 0; j < kPanel; ++j) factors[j] = words[j] < least ? C{0} : static_cast<C>(factor);
   }
 
   // Drops among the weights of `columns` keys, whole vectors, from `key`, a multiple of kPanel.

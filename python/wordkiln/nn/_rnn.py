@@ -16,11 +16,14 @@ from torch.nn.utils.rnn import PackedSequence
 
 from wordkiln import ops
 from wordkiln.errors import ArgumentError
+from wordkiln.ops._layer_norms import check_zoneout
 
-# One layer in one direction: (x [T, B, I], its weights, state parts [B, H]) -> (outputs [T, B, H], last state parts).
+# One layer in one direction: (x [T, B, I], its weights, its norms, state parts [B, H]) -> (outputs [T, B, H], the last
+# state parts).
 _Weights = tuple[Tensor, Tensor, Tensor | None, Tensor | None]
 _State = tuple[Tensor, ...] | None  # None: zeros
-_Layer = Callable[[Tensor, _Weights, _State], tuple[Tensor, tuple[Tensor, ...]]]
+_Norms = ops.LayerNorms | None
+_Layer = Callable[[Tensor, _Weights, _Norms, _State], tuple[Tensor, tuple[Tensor, ...]]]
 
 
 class LSTM(torch.nn.RNNBase):
@@ -29,15 +32,23 @@ class LSTM(torch.nn.RNNBase):
     Args:
         *args: as torch.nn.LSTM: input_size, hidden_size, num_layers=1, bias=True, batch_first=False, dropout=0.0,
             bidirectional=False, proj_size=0 (only 0), device=None, dtype=None.
-        **kwargs: the same by name.
+        layer_norm: layer norms in the cell (Ba, Kiros and Hinton 2016). Each layer then has the parameters gain_ih_l0
+            and gain_hh_l0 [4H], gain_c_l0 and bias_c_l0 [H] as well, named like its weights. Default False.
+        zoneout: probabilities of h and c, as `ops.lstm`; in evaluation the expectation. Default none.
+        **kwargs: torch's by name.
 
     Raises:
-        ArgumentError: proj_size is not 0.
+        ArgumentError: proj_size is not 0, or zoneout is no pair of probabilities.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, layer_norm: bool = False, zoneout: tuple[float, float] = (0.0, 0.0), **kwargs: Any
+    ) -> None:
         super().__init__("LSTM", *args, **kwargs)
         _check_projection(self)
+        self.layer_norm, self.zoneout = layer_norm, check_zoneout(zoneout, "hc", None)
+        if layer_norm:
+            _add_norms(self, gates=4)
 
     def forward(self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Run every layer over the whole sequence.
@@ -54,20 +65,46 @@ class LSTM(torch.nn.RNNBase):
         """
         if hx is not None and (not isinstance(hx, tuple | list) or len(hx) != 2):
             raise ArgumentError("hx: must be the pair (h, c)")
-        output, (h, c) = _run(self, _lstm_layer, input, None if hx is None else tuple(hx))
+
+        def layer(x: Tensor, weights: _Weights, norms: _Norms, state: _State) -> tuple[Tensor, tuple[Tensor, ...]]:
+            first = None if state is None else (state[0], state[1])
+            options: dict[str, Any] = {"norms": norms, "zoneout": self.zoneout, "training": self.training}
+            return ops.lstm(x, *weights, state=first, **options)
+
+        output, (h, c) = _run(self, layer, input, None if hx is None else tuple(hx))
         return output, (h, c)
 
 
 class GRU(torch.nn.RNNBase):
-    """`torch.nn.GRU` on `ops.gru`; arguments as torch.nn.GRU: those of `LSTM`."""
+    """`torch.nn.GRU` on `ops.gru`; arguments as torch.nn.GRU: those of `LSTM`.
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    Args:
+        *args: see `LSTM`.
+        layer_norm: see `LSTM`; gain_ih_l0 and gain_hh_l0 [3H] alone.
+        zoneout: probability of h, as `ops.gru`. Default 0.
+        **kwargs: torch's by name.
+
+    Raises:
+        ArgumentError: proj_size is not 0, or zoneout is no probability.
+    """
+
+    def __init__(self, *args: Any, layer_norm: bool = False, zoneout: float = 0.0, **kwargs: Any) -> None:
         super().__init__("GRU", *args, **kwargs)
         _check_projection(self)
+        self.layer_norm, (self.zoneout,) = layer_norm, check_zoneout((zoneout,), "h", None)
+        if layer_norm:
+            _add_norms(self, gates=3)
 
     def forward(self, input: Tensor, hx: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Run every layer over the whole sequence; shapes and errors as `LSTM.forward`, with h alone as the state."""
-        output, (h,) = _run(self, _gru_layer, input, None if hx is None else (hx,))
+
+        def layer(x: Tensor, weights: _Weights, norms: _Norms, state: _State) -> tuple[Tensor, tuple[Tensor, ...]]:
+            first = None if state is None else state[0]
+            options: dict[str, Any] = {"norms": norms, "zoneout": self.zoneout, "training": self.training}
+            output, h = ops.gru(x, *weights, state=first, **options)
+            return output, (h,)
+
+        output, (h,) = _run(self, layer, input, None if hx is None else (hx,))
         return output, h
 
 
@@ -104,7 +141,7 @@ class RNN(torch.nn.RNNBase):
     def forward(self, input: Tensor, hx: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Run every layer over the whole sequence; shapes and errors as `LSTM.forward`, with h alone as the state."""
 
-        def layer(x: Tensor, weights: _Weights, state: _State) -> tuple[Tensor, tuple[Tensor, ...]]:
+        def layer(x: Tensor, weights: _Weights, _: _Norms, state: _State) -> tuple[Tensor, tuple[Tensor, ...]]:
             output, h = ops.rnn(x, *weights, state=None if state is None else state[0], nonlinearity=self.nonlinearity)
             return output, (h,)
 
@@ -117,13 +154,21 @@ def _check_projection(module: torch.nn.RNNBase) -> None:
         raise ArgumentError(f"proj_size={module.proj_size}: must be 0; projections are not supported")
 
 
-def _lstm_layer(x: Tensor, weights: _Weights, state: _State) -> tuple[Tensor, tuple[Tensor, ...]]:
-    return ops.lstm(x, *weights, state=None if state is None else (state[0], state[1]))
+def _add_norms(module: torch.nn.RNNBase, gates: int) -> None:
+    """Gains of 1 and shifts of 0 behind torch's own parameters, which start with the same numbers."""
+    hidden = module.hidden_size
+    like: Any = module.weight_hh_l0
+    for suffix in _suffixes(module):
+        rows = {"gain_ih": gates * hidden, "gain_hh": gates * hidden} | ({"gain_c": hidden} if gates == 4 else {})
+        for name, size in rows.items():
+            module.register_parameter(name + suffix, torch.nn.Parameter(like.new_ones(size)))
+        if gates == 4:
+            module.register_parameter("bias_c" + suffix, torch.nn.Parameter(like.new_zeros(hidden)))
 
 
-def _gru_layer(x: Tensor, weights: _Weights, state: _State) -> tuple[Tensor, tuple[Tensor, ...]]:
-    output, h = ops.gru(x, *weights, state=None if state is None else state[0])
-    return output, (h,)
+def _suffixes(module: torch.nn.RNNBase) -> list[str]:
+    directions = ["", "_reverse"] if module.bidirectional else [""]
+    return [f"_l{depth}{direction}" for depth in range(module.num_layers) for direction in directions]
 
 
 def _run(module: torch.nn.RNNBase, layer: _Layer, x: Tensor, state: _State) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -166,7 +211,8 @@ def _run_layers(module: torch.nn.RNNBase, layer: _Layer, x: Tensor, state: _Stat
         for suffix in directions:
             first = None if state is None else tuple(part[len(last)] for part in state)
             inputs = x.flip(0) if suffix else x
-            output, final = layer(inputs, _weights(module, f"_l{depth}{suffix}"), first)
+            own = f"_l{depth}{suffix}"
+            output, final = layer(inputs, _weights(module, own), _norms(module, own), first)
             outputs.append(output.flip(0) if suffix else output)
             last.append(final)
         x = outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
@@ -182,3 +228,10 @@ def _weights(module: torch.nn.RNNBase, suffix: str) -> _Weights:
         getattr(module, "bias_ih" + suffix, None),
         getattr(module, "bias_hh" + suffix, None),
     )
+
+
+def _norms(module: torch.nn.RNNBase, suffix: str) -> _Norms:
+    if not getattr(module, "layer_norm", False):
+        return None
+    names = ("gain_ih", "gain_hh", "gain_c", "bias_c")
+    return ops.LayerNorms(*(getattr(module, name + suffix, None) for name in names))  # type: ignore[arg-type]

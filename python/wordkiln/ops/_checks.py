@@ -99,3 +99,15 @@ def check_layer(
     for name, part in (("state h", h0), ("state c", c0)):
         if part is not None:
             check_tensor(name, part, (x.shape[1], hidden), like=x)
+
+
+def check_row_lengths(x: Tensor, lengths: Tensor | None) -> None:
+    """Refuse `lengths` unless they are int64 [B] where `x` [T, B, I] is; kernels look at their values."""
+    if lengths is None:
+        return
+    if not isinstance(lengths, Tensor):
+        raise ArgumentError(f"lengths: must be a torch.Tensor, not {type(lengths).__name__}")
+    if lengths.dtype != torch.int64 or lengths.shape != x.shape[1:2]:
+        raise ArgumentError(f"lengths: {lengths.dtype} {list(lengths.shape)} must be torch.int64 [{x.shape[1]}]")
+    if lengths.device != x.device:
+        raise ArgumentError(f"lengths: device {lengths.device} must be {x.device}, as the other inputs")

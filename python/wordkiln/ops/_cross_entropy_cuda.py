@@ -53,7 +53,7 @@ def loss_and_gradients(
             if needs[0]:
                 torch.mm(logits, weight, out=grad_hidden[chunk])
             if needs[1]:
-                _add_product(grad_weight, logits.t(), h[chunk])
+                add_product(grad_weight, logits.t(), h[chunk])
             if needs[2]:
                 grad_bias += logits.sum(0, dtype=torch.float32)
     loss = losses.sum()
@@ -68,7 +68,7 @@ def loss_and_gradients(
     return loss, grad_hidden, grad_weight.to(hidden.dtype), grad_bias.to(hidden.dtype)
 
 
-def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
+def add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
     """`total` += a @ b, without a product in 16 bits where torch can: on a GPU."""
     if a.is_cuda and a.dtype != total.dtype:
         torch.addmm(total, a, b, out_dtype=total.dtype, out=total)

@@ -7,11 +7,13 @@ from torch import Tensor
 
 from wordkiln import _kernels
 from wordkiln.errors import ArgumentError
-from wordkiln.ops import reference
-from wordkiln.ops._checks import check_layer, kernel_lacks, warn_once
+from wordkiln.ops import _cells, reference
+from wordkiln.ops._checks import check_layer, check_row_lengths, kernel_lacks, warn_once
+from wordkiln.ops._layer_norms import LayerNorms
 from wordkiln.ops._op import wants_gradient
-from wordkiln.ops._recurrent_op import recurrent
+from wordkiln.ops._recurrent_op import recurrent, without_padding
 
+_NO_ZONEOUT = (0.0, 0.0)
 # Of x, both weights, both biases, the state and the lengths; asked before the slower checks.
 _LSTM_SHAPES = _kernels.TensorShapes("t b i, 4h i, 4h h, 4h ?, 4h ?, b h ?, b h ?, int64: b ?")
 _GRU_SHAPES = _kernels.TensorShapes("t b i, 3h i, 3h h, 3h ?, 3h ?, b h ?, int64: b ?")
@@ -26,6 +28,11 @@ def lstm(
     bias_hh: Tensor | None = None,
     state: tuple[Tensor, Tensor] | None = None,
     lengths: Tensor | None = None,
+    *,
+    norms: LayerNorms | None = None,
+    zoneout: tuple[float, float] = _NO_ZONEOUT,
+    training: bool = True,
+    seed: Tensor | None = None,
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """One LSTM layer in one direction, gates in torch's order (input, forget, cell, output).
 
@@ -43,19 +50,29 @@ def lstm(
         state: the first h and c, each [B, H]. Default zeros.
         lengths: int64 [B], how many steps of each row there are (0 to T). Behind them x is not looked at, the outputs
             are 0 and the state stays. Those on a GPU are clamped to 0 to T, not checked. Default T.
+        norms: gains and shifts of layer norms in the cell. Default none.
+        zoneout: the probabilities with which each element of h and of c keeps its value before the step (Krueger et
+            al. 2017), at least 0 and less than 1. h is made of the new cell as it is before its own zoneout. Default 0.
+        training: whether zoneout draws; else each element takes the expectation. Default True.
+        seed: int64 [2], the seed (mod 2^64) and the offset (mod 2^32) of zoneout. Which elements is a function of it,
+            the row, the step and the unit alone (`reference.zoneout_shares`). Default: drawn from torch's generator.
 
     Returns:
         The outputs [T, B, H], and the last (h, c), each [B, H].
 
     Raises:
-        ArgumentError: shapes, dtypes, devices or lengths do not fit.
+        ArgumentError: shapes, dtypes, devices or lengths do not fit, or norms, zoneout or seed.
     """
     h0, c0 = (None, None) if state is None else _pair(state)
     tensors = (x, weight_ih, weight_hh, bias_ih, bias_hh, h0, c0, lengths)
-    device = None if torch.compiler.is_compiling() else _LSTM_SHAPES.device(*tensors)
+    has_more = norms is not None or zoneout != _NO_ZONEOUT
+    device = None if has_more or torch.compiler.is_compiling() else _LSTM_SHAPES.device(*tensors)
     if device is None:
         check_layer(*tensors[:-1], gates=4)
-        _check_lengths(x, lengths)
+        check_row_lengths(x, lengths)
+    if has_more:
+        out, h, c = _cells.run("lstm", tensors[:5], (h0, c0), lengths, norms, zoneout, training, seed)
+        return out, (h, c)
     if device != "cpu":
         lacks = kernel_lacks(x, bfloat16=True, cuda=True)
         if lacks is not None:
@@ -74,6 +91,11 @@ def gru(
     bias_hh: Tensor | None = None,
     state: Tensor | None = None,
     lengths: Tensor | None = None,
+    *,
+    norms: LayerNorms | None = None,
+    zoneout: float = 0.0,
+    training: bool = True,
+    seed: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """One GRU layer in one direction, gates in torch's order (reset, update, new).
 
@@ -88,18 +110,26 @@ def gru(
         bias_hh: [3H], or None.
         state: the first h [B, H]. Default zeros.
         lengths: as `lstm`.
+        norms: as `lstm`; n = tanh(LN(W_in x) + b_in + r (LN(W_hn h) + b_hn)), each norm over all three gates.
+        zoneout: the probability with which each element of h keeps its value before the step. Default 0.
+        training: as `lstm`.
+        seed: as `lstm`.
 
     Returns:
         The outputs [T, B, H], and the last h [B, H].
 
     Raises:
-        ArgumentError: shapes, dtypes, devices or lengths do not fit.
+        ArgumentError: shapes, dtypes, devices or lengths do not fit, or norms, zoneout or seed.
     """
     tensors = (x, weight_ih, weight_hh, bias_ih, bias_hh, state, lengths)
-    device = None if torch.compiler.is_compiling() else _GRU_SHAPES.device(*tensors)
+    has_more = norms is not None or zoneout != 0.0
+    device = None if has_more or torch.compiler.is_compiling() else _GRU_SHAPES.device(*tensors)
     if device is None:
         check_layer(*tensors[:-1], None, gates=3)
-        _check_lengths(x, lengths)
+        check_row_lengths(x, lengths)
+    if has_more:
+        out, h = _cells.run("gru", tensors[:5], (state,), lengths, norms, (zoneout,), training, seed)
+        return out, h
     if device != "cpu":
         lacks = kernel_lacks(x, bfloat16=True, cuda=True)
         if lacks is not None:
@@ -144,7 +174,7 @@ def rnn(
     tensors = (x, weight_ih, weight_hh, bias_ih, bias_hh, state, lengths)
     if torch.compiler.is_compiling() or _RNN_SHAPES.device(*tensors) != "cpu":
         check_layer(*tensors[:-1], None, gates=1)
-        _check_lengths(x, lengths)
+        check_row_lengths(x, lengths)
         lacks = kernel_lacks(x, bfloat16=True)
         if lacks is not None:
             warn_once("rnn", lacks)
@@ -166,9 +196,7 @@ def _run(
     lengths: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     if lengths is not None:
-        # A gradient of 0 times padding that is NaN would be NaN in the weights' gradients.
-        lengths = lengths.contiguous()
-        x = x.masked_fill((torch.arange(x.shape[0], device=x.device)[:, None] >= lengths)[..., None], 0.0)
+        x, lengths = without_padding(x, lengths)
     inputs = (x, weight_ih, weight_hh, bias, bias_hh, h0, c0)
     out, h, c, *_ = recurrent(kind, *inputs, lengths, wants_gradient(inputs))
     return out, h, c
@@ -179,14 +207,3 @@ def _pair(state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         raise ArgumentError("state: must be the pair (h, c)")
     h, c = state
     return h, c
-
-
-def _check_lengths(x: Tensor, lengths: Tensor | None) -> None:
-    if lengths is None:
-        return
-    if not isinstance(lengths, Tensor):
-        raise ArgumentError(f"lengths: must be a torch.Tensor, not {type(lengths).__name__}")
-    if lengths.dtype != torch.int64 or lengths.shape != x.shape[1:2]:
-        raise ArgumentError(f"lengths: {lengths.dtype} {list(lengths.shape)} must be torch.int64 [{x.shape[1]}]")
-    if lengths.device != x.device:
-        raise ArgumentError(f"lengths: device {lengths.device} must be {x.device}, as the other inputs")

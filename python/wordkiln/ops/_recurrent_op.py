@@ -105,6 +105,15 @@ def _widened(x: Any) -> Any:
     return x.float().contiguous() if x.dtype is torch.bfloat16 else x.contiguous()
 
 
+def without_padding(x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """`x` [T, B, I] with zeros behind the rows' lengths, and these in one piece.
+
+    A gradient of 0 times padding that is NaN would be NaN in the weights' gradients.
+    """
+    lengths = lengths.contiguous()
+    return x.masked_fill((torch.arange(x.shape[0], device=x.device)[:, None] >= lengths)[..., None], 0.0), lengths
+
+
 def _address(x: Tensor | None) -> int:
     return 0 if x is None else x.data_ptr()
 
@@ -218,8 +227,8 @@ def products(
         if grad_hidden_new.numel():
             # The GRU's new gate sees W_hh h through the reset gate.
             own -= out.shape[2]
-            _product_with_h_before(grad_hidden_new, out, h0, grad_weight_hh[own:])
-        _product_with_h_before(grad_gates[..., :own], out, h0, grad_weight_hh[:own])
+            product_with_h_before(grad_hidden_new, out, h0, grad_weight_hh[own:])
+        product_with_h_before(grad_gates[..., :own], out, h0, grad_weight_hh[:own])
     return (
         grad_gates @ weight_ih if needs_x else x.new_empty(0),
         rows.t() @ x.flatten(0, 1) if needs_weight_ih else x.new_empty(0),
@@ -234,7 +243,7 @@ def _grad_bias_hh(grad_bias: Tensor, grad_hidden_new: Tensor) -> Tensor:
     return torch.cat([grad_bias[: 2 * hidden], grad_hidden_new.flatten(0, -2).sum(0)])
 
 
-def _product_with_h_before(grads: Tensor, out: Tensor, h0: Tensor | None, to: Tensor) -> None:
+def product_with_h_before(grads: Tensor, out: Tensor, h0: Tensor | None, to: Tensor) -> None:
     """`to` becomes the sum over time of grads[t]^T h[t - 1]."""
     torch.mm(grads[1:].flatten(0, 1).t(), out[:-1].flatten(0, 1), out=to)
     if h0 is not None and len(grads):

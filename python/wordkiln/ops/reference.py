@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from wordkiln.errors import ArgumentError
+from wordkiln.ops._layer_norms import LayerNorms
 
 
 def attention(
@@ -181,16 +182,27 @@ def lstm(
     bias_hh: Tensor | None = None,
     state: tuple[Tensor, Tensor] | None = None,
     lengths: Tensor | None = None,
+    *,
+    norms: LayerNorms | None = None,
+    zoneout: tuple[float, float] = (0.0, 0.0),
+    training: bool = True,
+    seed: Tensor | None = None,
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """One LSTM layer (Hochreiter and Schmidhuber 1997, forget gate of Gers et al. 2000); as `wordkiln.ops.lstm`."""
     h, c = (_zero_state(x, weight_hh),) * 2 if state is None else state
+    gains = (None, None) if norms is None else (norms.gain_ih, norms.gain_hh)
+    eps = 0.0 if norms is None else norms.eps
+    kept_h, kept_c = zoneout_shares(seed, zoneout, training, (*x.shape[:2], weight_hh.shape[1]), x)
     outputs = []
-    for t, step in enumerate(F.linear(x, weight_ih, bias_ih).unbind(0)):
-        i, f, g, o = (step + F.linear(h, weight_hh, bias_hh)).chunk(4, -1)
+    for t, step in enumerate(_product(x, weight_ih, bias_ih, gains[0], eps).unbind(0)):
+        i, f, g, o = (step + _product(h, weight_hh, bias_hh, gains[1], eps)).chunk(4, -1)
         new_c = f.sigmoid() * c + i.sigmoid() * g.tanh()
-        new_h = o.sigmoid() * new_c.tanh()
-        c, _ = _where_it_goes_on(t, lengths, new_c, c)
-        h, output = _where_it_goes_on(t, lengths, new_h, h)
+        shown = new_c
+        if norms is not None:
+            shown = F.layer_norm(new_c, new_c.shape[-1:], norms.gain_c, norms.bias_c, eps)
+        new_h = o.sigmoid() * shown.tanh()
+        c, _ = _where_it_goes_on(t, lengths, _zone_out(kept_c, t, new_c, c), c)
+        h, output = _where_it_goes_on(t, lengths, _zone_out(kept_h, t, new_h, h), h)
         outputs.append(output)
     return _stack(outputs, x, h), (h, c)
 
@@ -203,18 +215,60 @@ def gru(
     bias_hh: Tensor | None = None,
     state: Tensor | None = None,
     lengths: Tensor | None = None,
+    *,
+    norms: LayerNorms | None = None,
+    zoneout: float = 0.0,
+    training: bool = True,
+    seed: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """One GRU layer (Cho et al. 2014, with the reset gate behind the product); as `wordkiln.ops.gru`."""
     h = _zero_state(x, weight_hh) if state is None else state
+    gains = (None, None) if norms is None else (norms.gain_ih, norms.gain_hh)
+    eps = 0.0 if norms is None else norms.eps
+    (kept,) = zoneout_shares(seed, (zoneout,), training, (*x.shape[:2], weight_hh.shape[1]), x)
     outputs = []
-    for t, step in enumerate(F.linear(x, weight_ih, bias_ih).unbind(0)):
+    for t, step in enumerate(_product(x, weight_ih, bias_ih, gains[0], eps).unbind(0)):
         reset_x, update_x, new_x = step.chunk(3, -1)
-        reset_h, update_h, new_h = F.linear(h, weight_hh, bias_hh).chunk(3, -1)
+        reset_h, update_h, new_h = _product(h, weight_hh, bias_hh, gains[1], eps).chunk(3, -1)
         update = (update_x + update_h).sigmoid()
         new = (new_x + (reset_x + reset_h).sigmoid() * new_h).tanh()
-        h, output = _where_it_goes_on(t, lengths, new + update * (h - new), h)
+        h, output = _where_it_goes_on(t, lengths, _zone_out(kept, t, new + update * (h - new), h), h)
         outputs.append(output)
     return _stack(outputs, x, h), h
+
+
+def zoneout_shares(
+    seed: Tensor | None, zoneout: tuple[float, ...], training: bool, sizes: tuple[int, int, int], like: Tensor
+) -> list[Tensor | None]:
+    """For h and c the share of its value before the step that each element keeps, [T, B, H]; None: nothing.
+
+    In training it is 0 or 1: row b counts in `dropout_factors` as 2 heads, h and c, a step as a query and a unit as a
+    key, and keeps its value where the weight would be dropped. Else it is the probability (Krueger et al. 2017).
+    """
+    steps, batch, hidden = sizes
+    if any(zoneout) and training and seed is None:
+        seed = torch.randint(2**32, (2,), device="cpu")
+    shares: list[Tensor | None] = []
+    for part, probability in enumerate(zoneout):
+        if not probability:
+            shares.append(None)
+        elif not training or seed is None:
+            shares.append(like.new_full((1, 1, 1), probability).expand(steps, batch, hidden))
+        else:
+            factors = dropout_factors(seed, probability, batch, 2, steps, hidden)[:, part]
+            shares.append((factors == 0).transpose(0, 1).to(like))
+    return shares
+
+
+def _zone_out(kept: Tensor | None, t: int, new: Tensor, old: Tensor) -> Tensor:
+    return new if kept is None else kept[t] * old + (1 - kept[t]) * new
+
+
+def _product(x: Tensor, weight: Tensor, bias: Tensor | None, gain: Tensor | None, eps: float) -> Tensor:
+    """The product plus `bias`; with a gain the product is normalised first (Ba, Kiros and Hinton 2016, equation 20)."""
+    if gain is None:
+        return F.linear(x, weight, bias)
+    return F.layer_norm(F.linear(x, weight), gain.shape, gain, bias, eps)
 
 
 def rnn(
