@@ -102,18 +102,19 @@ def calls(dtype):
     """One call of each family, as functions of tensors that it may be given others of."""
     q, k, v = (x.to(DEVICE) for x in draw((2, 4, 2, 70, 70, 64), dtype))
     x, weight_ih, weight_hh, *biases, h, c = (t.to(DEVICE, dtype) for t in draw_layer("lstm", (5, 3, 4, 72)))
-    lengths = lengths_of((5, 3)).to(DEVICE)
+    lengths, seed = lengths_of((5, 3)).to(DEVICE), torch.tensor([5, 6])
     hidden, weight, _, targets = test_cross_entropy.draw((40, 300, 16), dtype, {})
     weight, targets = weight.to(DEVICE), targets.to(DEVICE)
     return {
         "attention": (lambda q: ops.attention(q, k, v), q),
         "decoding": (lambda q: ops.attention(q, k, v), q[:, :, -1:].contiguous()),
         "lstm": (lambda x: ops.lstm(x, weight_ih, weight_hh, *biases, state=(h, c), lengths=lengths)[0], x),
+        "cell": (lambda x: ops.lstm(x, weight_ih, weight_hh, *biases, (h, c), zoneout=(0.1, 0.1), seed=seed)[0], x),
         "loss": (lambda x: ops.linear_cross_entropy(x, weight, targets), hidden.to(DEVICE)),
     }
 
 
-@pytest.mark.parametrize("family", ["attention", "decoding", "lstm", "loss"])
+@pytest.mark.parametrize("family", ["attention", "decoding", "lstm", "cell", "loss"])
 def test_a_cuda_graph_repeats_the_call(family):
     call, x = calls(torch.bfloat16)[family]
     side = torch.cuda.Stream()
@@ -131,7 +132,7 @@ def test_a_cuda_graph_repeats_the_call(family):
             assert torch.equal(out, call(x))
 
 
-@pytest.mark.parametrize("family", ["attention", "decoding", "lstm", "loss"])
+@pytest.mark.parametrize("family", ["attention", "decoding", "lstm", "cell", "loss"])
 def test_launches_wait_for_their_stream_alone(family):
     call, x = calls(torch.bfloat16)[family]
     want = call(x)

@@ -7,6 +7,7 @@ import pytest
 import test_attention_decode as decode
 import test_cross_entropy
 import test_recurrent
+import test_recurrent_cell
 import torch
 from attention_cases import CHANGES, assert_matches
 from conftest import ROOT
@@ -79,6 +80,14 @@ def test_recurrence(ptx, monkeypatch, kind, resident_blocks, dtype):
     ptx.set_schedule(resident_blocks=resident_blocks)
     shape = (3, 19, 3, 9)  # two tiles of rows, two blocks of units
     test_recurrent.assert_matches(kind, shape, dtype, test_recurrent.lengths_of(shape))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
+@pytest.mark.parametrize("kind", ["lstm", "gru"])
+def test_cell(ptx, monkeypatch, kind, dtype):
+    test_recurrent_cell.take_kernels(ptx, monkeypatch)
+    shape = (2, 2, 3, 70)  # a row without a step, and more units than a draw counts together
+    test_recurrent_cell.assert_matches(kind, shape, dtype, "both", test_recurrent_cell.lengths_of(shape))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)

@@ -9,6 +9,7 @@ from types import ModuleType
 
 import test_cross_entropy
 import test_recurrent
+import test_recurrent_cell
 import torch
 from attention_cases import CHANGES, arguments_for, draw, run, run_backward
 
@@ -63,6 +64,13 @@ def _recurrent(simt: ModuleType) -> None:
                 test_recurrent.all_of(ops, kind, inputs, dtype)
 
 
+def _cell(simt: ModuleType) -> None:
+    test_recurrent_cell.take_kernels(simt, Monkeypatch)
+    for dtype in TYPES:
+        for kind in ("lstm", "gru"):
+            test_recurrent_cell.all_of(ops, kind, test_recurrent_cell.draw(kind, (1, 1, 1, 8)), dtype, "both")
+
+
 def _loss(simt: ModuleType) -> None:
     test_cross_entropy.take_kernel(simt, Monkeypatch)
     for dtype in TYPES:
@@ -71,7 +79,7 @@ def _loss(simt: ModuleType) -> None:
 
 
 # One a family of kernels; what none of them launches is an error of `of_module`.
-COVERING: list[Callable[[ModuleType], None]] = [_attention, _recurrent, _loss]
+COVERING: list[Callable[[ModuleType], None]] = [_attention, _recurrent, _cell, _loss]
 
 
 def recorded(simt: ModuleType) -> dict[str, Launch]:

@@ -39,6 +39,7 @@ KNOWN_SPILLS = {
     "attention_deltas<float>": Spill(8, 0),
     "attention_key_grad<float, 128, false>": Spill(8, 0),
     "attention_key_grad<float, 128, true>": Spill(40, 0),
+    "cell_forward<float, 4>": Spill(8, 0),
 }
 
 

@@ -13,6 +13,7 @@ from types import ModuleType
 
 import test_cross_entropy
 import test_recurrent
+import test_recurrent_cell
 import torch
 from attention_cases import CHANGES, assert_matches
 from conftest import SCHEDULES
@@ -38,6 +39,15 @@ def recurrent(kind: str, shape: tuple[int, ...], dtype: torch.dtype = torch.bflo
     def call(simt: ModuleType) -> None:
         test_recurrent.take_kernels(simt, Monkeypatch)
         test_recurrent.assert_matches(kind, shape, dtype, test_recurrent.lengths_of(shape))
+
+    return call
+
+
+def cell(kind: str, shape: tuple[int, ...], option: str) -> Call:
+    def call(simt: ModuleType) -> None:
+        test_recurrent_cell.take_kernels(simt, Monkeypatch)
+        lengths = test_recurrent_cell.lengths_of(shape)
+        test_recurrent_cell.assert_matches(kind, shape, torch.bfloat16, option, lengths)
 
     return call
 
@@ -97,6 +107,8 @@ FAMILIES = {
     # Units for more than one warp's quarter of the depth.
     "quarters": Family(_RECURRENT, [recurrent("lstm", (2, 3, 3, 72))]),
     "step": Family(_RECURRENT, [recurrent("lstm", (3, 35, 3, 9)), recurrent("gru", (3, 5, 3, 41))], resident_blocks=0),
+    # More units than a block has threads; a draw.
+    "cell": Family(["recurrent/cell.cu"], [cell("lstm", (2, 2, 2, 300), "both"), cell("gru", (3, 4, 3, 70), "both")]),
     "loss": Family(["cross_entropy/softmax_gradient.cu"], [loss((3, 2500, 8), "all"), loss((7, 13, 5), "smoothing")]),
 }
 PTX_SCHEDULES: list[dict[str, bool]] = [{}, {"early": True, "warp_ahead": True}]
