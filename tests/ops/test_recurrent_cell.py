@@ -175,7 +175,7 @@ def test_gradient_of_one_result_alone(kind, option):
 
 @every_kind
 @every_option
-@pytest.mark.parametrize("shape", [(0, 2, 3, 4), (3, 0, 3, 4), (3, 2, 0, 4)], ids=str)
+@pytest.mark.parametrize("shape", [(0, 2, 3, 4), (3, 0, 3, 4), (3, 2, 0, 4), (3, 2, 3, 0)], ids=str)
 def test_empty(kind, option, shape):
     inputs = draw(kind, shape)
     results = run(kind, inputs, option)
