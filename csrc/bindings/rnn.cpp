@@ -62,9 +62,9 @@ void copy_last(const RecurrentForward& x, size_t element, void* to) {
   }
 }
 
-void forward(const std::string& dtype, const std::string& kind, uintptr_t gates, uintptr_t weight_hh,
-             uintptr_t bias_hh, uintptr_t h0, uintptr_t c0, uintptr_t lengths, uintptr_t out, uintptr_t cells,
-             uintptr_t hidden_new, const Sizes& sizes, bool keep, uintptr_t h) {
+void forward(const std::string& dtype, const std::string& kind, uintptr_t gates, uintptr_t weight_hh, uintptr_t bias_hh,
+             uintptr_t h0, uintptr_t c0, uintptr_t lengths, uintptr_t out, uintptr_t cells, uintptr_t hidden_new,
+             const Sizes& sizes, bool keep, uintptr_t h) {
   const RecurrentSizes s = to_sizes(sizes);
   const Recurrence recurrence = parse_recurrence(kind);
   const Counts count = count_layer(recurrence, s);
