@@ -93,3 +93,9 @@ def test_no_rung_behind_the_first_that_notices(monkeypatch, tmp_path):
     monkeypatch.setattr(mutants, "verdict", lambda *_: next(said))
     found = mutants.verdicts(mutants.MUTANTS[0], first=True)
     assert found == {"executor": "-", "races": "race", "sanitizers": "not run", "ptx": "not run"}
+
+
+@pytest.mark.abuse
+def test_a_trial_that_fails_by_itself_has_not_caught_a_bug(tmp_path):
+    with pytest.raises(RuntimeError, match=r"ladder\.trial loss"):
+        mutants.verdict("loss", tmp_path / "no_module.so", [], False)

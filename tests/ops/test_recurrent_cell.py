@@ -411,3 +411,12 @@ def test_bad_arguments(kind, options, message):
     inputs = [x.detach() for x in draw(kind, (3, 2, 4, 5), torch.float32)]
     with pytest.raises(ArgumentError, match=message):
         getattr(ops, kind)(*inputs[:5], **options)
+
+
+@pytest.mark.abuse
+@every_kind
+@pytest.mark.parametrize("steps", [0, 3])
+def test_lengths_beyond_the_steps_are_refused(kind, steps):
+    inputs = draw(kind, (steps, 2, 4, 5))
+    with pytest.raises(ArgumentError, match=rf"lengths\[1\]={steps + 1}: must be 0 to {steps}"):
+        run(kind, inputs, "both", lengths=torch.tensor([0, steps + 1]))

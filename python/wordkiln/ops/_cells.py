@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from wordkiln.errors import ArgumentError
 from wordkiln.ops import reference
 from wordkiln.ops._cell_op import recurrent_cell
 from wordkiln.ops._checks import kernel_lacks, warn_once
@@ -44,6 +45,7 @@ def run(
         ArgumentError: norms, zoneout or seed do not fit.
     """
     check_norms(norms, layer[2], GATES[kind])
+    _check_no_steps(layer[0], lengths)
     zoneout = check_zoneout(zoneout, "hc" if kind == "lstm" else "h", seed)
     draws = training and any(zoneout)
     if draws and seed is None:
@@ -53,6 +55,15 @@ def run(
         warn_once(kind, lacks)
         return _by_definition(kind, layer, state, lengths, norms, zoneout, training, seed)
     return _by_kernels(kind, layer, state, lengths, norms, zoneout, seed if draws else None)
+
+
+def _check_no_steps(x: Tensor, lengths: Tensor | None) -> None:
+    """The kernels look at lengths in every step: without one it is done here."""
+    if lengths is None or len(x) or lengths.is_cuda or torch.compiler.is_compiling():
+        return
+    for row, length in enumerate(lengths.tolist()):
+        if length:
+            raise ArgumentError(f"lengths[{row}]={length}: must be 0 to 0")
 
 
 def _by_definition(

@@ -111,6 +111,8 @@ def verdict(family: str, module: Path, ptx: list[Path], sanitized: bool) -> str:
     if result.returncode == 0:
         return result.stdout.strip().splitlines()[-1]
     errors = [line for line in result.stderr.splitlines() if "ERROR: " in line or "runtime error" in line]
+    if not errors and result.returncode > 0:  # no signal: the trial did not come to the bug
+        raise RuntimeError(f"{' '.join(map(str, command))}\n{result.stderr}")
     return errors[0].split("ERROR: ")[-1] if errors else f"ends with {result.returncode}"
 
 
