@@ -69,9 +69,9 @@ class LlamaCpp:
     """llama.cpp by its C interface, which steps several rows at once; its Python class does not."""
 
     def __init__(self, kind: str) -> None:
+        path = peers_models.gguf(kind)  # which says so where the library is missing
         import llama_cpp
 
-        path = peers_models.gguf(kind)
         self.library = llama_cpp
         self.name = f"llama.cpp {kind} ({llama_cpp.__version__})"
         llama_cpp.llama_log_set(_nothing(), None)

@@ -15,6 +15,7 @@ from wordkiln.ops import reference
 from wordkiln.ops._attention_kernel import attention_kernel, for_kernel
 from wordkiln.ops._checks import check_shape, check_tensor, kernel_lacks, warn_once
 
+_CPU = torch.device("cpu")
 LARGEST_HEAD = 256
 LARGEST_FLOAT32_HEAD = 128  # on a GPU
 # Of q, k, v, key_lengths, bias and slopes. Asked first: the checks that name what does not fit take 10 us, and a
@@ -125,10 +126,11 @@ def attention(
             bias = bias.view((1,) * (4 - bias.dim()) + bias.shape)
     key_lengths = None if key_lengths is None else key_lengths.contiguous()
     check_scores(q, k.shape[1], window, soft_cap, slopes)
-    _check_dropout(dropout, seed)
+    if dropout or seed is not None:
+        _check_dropout(dropout, seed)
+        seed = _seed(seed, dropout)
     scale = 1 / math.sqrt(q.shape[3]) if scale is None else float(scale)
-    seed = _seed(seed, dropout)
-    lacks = attention_lacks(q, device)
+    lacks = None if device == "cpu" and q.shape[3] <= LARGEST_HEAD else attention_lacks(q)
     if lacks is None and bias is not None and q.is_cuda and bias.requires_grad and torch.is_grad_enabled():
         lacks = "the gradient of a bias on a GPU"
     if lacks is not None:
@@ -237,7 +239,7 @@ def attention_varlen(
     scale = 1 / math.sqrt(q.shape[-1]) if scale is None else float(scale)
     seed = _seed(seed, dropout)
     offsets = [x.to(q.device, torch.int64).contiguous() for x in (cu_seqlens, offsets_k)]
-    lacks = attention_lacks(q, None)
+    lacks = attention_lacks(q)
     if lacks is not None:
         warn_once("attention_varlen", lacks)
         out, lse = reference.attention_varlen(
@@ -252,12 +254,10 @@ def attention_varlen(
     return (out, lse.squeeze(0)) if return_lse else out
 
 
-def attention_lacks(q: Tensor, device: str | None) -> str | None:
-    """Why there is no kernel for the heads, dtype and device of `q`, or None; `device`: what `_SHAPES` says of it."""
+def attention_lacks(q: Tensor) -> str | None:
+    """Why there is no kernel for the heads, dtype and device of `q`, or None."""
     if q.shape[-1] > LARGEST_HEAD:
         return f"heads larger than {LARGEST_HEAD}"
-    if device == "cpu":
-        return None
     if q.is_cuda and q.dtype == torch.float32 and q.shape[-1] > LARGEST_FLOAT32_HEAD:
         return f"float32 heads larger than {LARGEST_FLOAT32_HEAD} on a GPU"
     return kernel_lacks(q, bfloat16=True, cuda=True)
@@ -266,7 +266,7 @@ def attention_lacks(q: Tensor, device: str | None) -> str | None:
 def _seed(seed: Tensor | None, dropout: float) -> Tensor | None:
     if not dropout or seed is not None:
         return seed if dropout else None
-    return torch.randint(2**32, (2,), device="cpu")  # int64; a user may have set another default device
+    return torch.randint(2**32, (2,), device=_CPU)  # int64; a user may have set another default device
 
 
 def _check_grouped(q: Tensor, k: Tensor, v: Tensor, key_lengths: Tensor | None, bias: Tensor | None) -> None:

@@ -111,7 +111,7 @@ def attention_paged(
     check_scores(q, key_pages.shape[2], window, soft_cap, slopes)
     scale = 1 / math.sqrt(q.shape[-1]) if scale is None else float(scale)
     page_table, key_lengths = page_table.contiguous(), key_lengths.contiguous()
-    lacks = attention_lacks(q, device)
+    lacks = None if device == "cpu" and q.shape[3] <= LARGEST_HEAD else attention_lacks(q)
     if lacks is not None:
         warn_once("attention_paged", lacks)
         both = reference.attention_paged(

@@ -79,7 +79,7 @@ def lstm(
             warn_once("lstm", lacks)
             return reference.lstm(x, weight_ih, weight_hh, bias_ih, bias_hh, state, lengths)
     bias = bias_ih if bias_hh is None else bias_hh if bias_ih is None else bias_ih + bias_hh
-    out, h, c = _run("lstm", x, weight_ih, weight_hh, bias, None, h0, c0, lengths)
+    out, h, c = _run(device, "lstm", x, weight_ih, weight_hh, bias, None, h0, c0, lengths)
     return out, (h, c)
 
 
@@ -135,7 +135,7 @@ def gru(
         if lacks is not None:
             warn_once("gru", lacks)
             return reference.gru(x, weight_ih, weight_hh, bias_ih, bias_hh, state, lengths)
-    out, h, _ = _run("gru", x, weight_ih, weight_hh, bias_ih, bias_hh, state, None, lengths)
+    out, h, _ = _run(device, "gru", x, weight_ih, weight_hh, bias_ih, bias_hh, state, None, lengths)
     return out, h
 
 
@@ -180,11 +180,12 @@ def rnn(
             warn_once("rnn", lacks)
             return reference.rnn(x, weight_ih, weight_hh, bias_ih, bias_hh, state, nonlinearity, lengths)
     bias = bias_ih if bias_hh is None else bias_hh if bias_ih is None else bias_ih + bias_hh
-    out, h, _ = _run(nonlinearity, x, weight_ih, weight_hh, bias, None, state, None, lengths)
+    out, h, _ = _run(None, nonlinearity, x, weight_ih, weight_hh, bias, None, state, None, lengths)
     return out, h
 
 
 def _run(
+    device: str | None,
     kind: str,
     x: Tensor,
     weight_ih: Tensor,
@@ -198,7 +199,7 @@ def _run(
     if lengths is not None:
         x, lengths = without_padding(x, lengths)
     inputs = (x, weight_ih, weight_hh, bias, bias_hh, h0, c0)
-    out, h, c, *_ = recurrent(kind, *inputs, lengths, wants_gradient(inputs))
+    out, h, c, *_ = recurrent(kind, *inputs, lengths, wants_gradient(inputs), device=device)
     return out, h, c
 
 
