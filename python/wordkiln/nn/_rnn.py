@@ -234,4 +234,5 @@ def _norms(module: torch.nn.RNNBase, suffix: str) -> _Norms:
     if not getattr(module, "layer_norm", False):
         return None
     names = ("gain_ih", "gain_hh", "gain_c", "bias_c")
-    return ops.LayerNorms(*(getattr(module, name + suffix, None) for name in names))  # type: ignore[arg-type]
+    parts: list[Any] = [getattr(module, name + suffix, None) for name in names]  # a GRU has no norm of a cell
+    return ops.LayerNorms(*parts)
