@@ -85,7 +85,7 @@ void forward(const std::string& dtype, const std::string& kind, uintptr_t gates,
   const DType type = parse_dtype(dtype);
   const py::gil_scoped_release release;
   recurrent_forward(type, arguments);
-  if (h != 0) copy_last(arguments, type == DType::kFloat64 ? sizeof(double) : sizeof(float), to_pointer("h", h, 0));
+  if (h != 0) copy_last(arguments, size_of(type), to_pointer("h", h, 0));
 }
 
 void backward(const std::string& dtype, const std::string& kind, uintptr_t activations, uintptr_t grad_gates,
@@ -121,6 +121,8 @@ void backward(const std::string& dtype, const std::string& kind, uintptr_t activ
 }  // namespace
 
 void register_rnn(py::module_& m) {
+  m.def(
+      "has_recurrent", [](const std::string& dtype) { return has_recurrent(parse_dtype(dtype)); }, py::arg("dtype"));
   m.def("recurrent_forward", &forward, py::arg("dtype"), py::arg("kind"), py::arg("gates"), py::arg("weight_hh"),
         py::arg("bias_hh"), py::arg("h0"), py::arg("c0"), py::arg("lengths"), py::arg("out"), py::arg("cells"),
         py::arg("hidden_new"), py::arg("sizes"), py::arg("keep"), py::arg("h") = 0);

@@ -44,6 +44,8 @@ void attention_backward(DType dtype, const AttentionBackward& arguments) {
   call("attention_backward", dtype, &cpu::KernelSet::attention_backward, arguments);
 }
 
+bool has_recurrent(DType dtype) { return kernels_for(dtype).recurrent_forward != nullptr; }
+
 void recurrent_forward(DType dtype, const RecurrentForward& arguments) {
   call("recurrent_forward", dtype, &cpu::KernelSet::recurrent_forward, arguments);
 }

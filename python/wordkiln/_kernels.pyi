@@ -122,6 +122,7 @@ def linear_cross_entropy(
     z_loss: float,
     mean: bool,
 ) -> float: ...
+def has_recurrent(dtype: str) -> bool: ...
 def recurrent_forward(
     dtype: str,
     kind: str,

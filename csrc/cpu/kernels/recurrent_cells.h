@@ -1,6 +1,6 @@
 // The elementwise part of each recurrence: one row of the batch, one vector of units.
 //
-// A cell says how many gates it has, what follows from its pre-activations and W_hh h (`finish`), the gradients of its
+// A cell says how many gates it has, the new h from its pre-activations and W_hh h (`finish`), the gradients of its
 // pre-activations, and what of the gradient of h_before does not go through W_hh (`backward`). `kVectors` of its gates
 // are multiplied at a time. The maths is in docs/recurrence.md.
 #pragma once
@@ -10,16 +10,44 @@
 namespace wordkiln::cpu::WORDKILN_ISA {
 namespace {
 
-// Pointers to the first unit of the vector; gates are `hidden` elements apart.
+// What a forward pass keeps of a gate, and how the backward pass has it back. bfloat16 keeps what went into the
+// sigmoid: a forget gate above 0.998 would be kept as 1, and the gradient of hundreds of steps be off by a factor.
 template <typename T>
+WORDKILN_INLINE void keep_gate(T* to, Vec<T>, Vec<T> gate, int units) {
+  store(to, gate, units);
+}
+
+WORDKILN_INLINE void keep_gate(Bfloat16* to, Vec<float> before, Vec<float>, int units) { store(to, before, units); }
+
+template <typename T>
+WORDKILN_INLINE Vec<T> kept_sigmoid(const T* from, int units) {
+  return load(from, units);
+}
+
+template <typename T>
+WORDKILN_INLINE Vec<T> kept_tanh(const T* from, int units) {
+  return load(from, units);
+}
+
+WORDKILN_INLINE Vec<float> kept_sigmoid(const Bfloat16* from, int units) {
+  return sigmoid<float>(load(from, units));
+}
+
+WORDKILN_INLINE Vec<float> kept_tanh(const Bfloat16* from, int units) {
+  return tanh<float>(load(from, units));
+}
+
+// Pointers to the first unit of the vector; gates are `hidden` elements apart.
+template <typename Stored>
 struct ForwardRow {
-  T* gates;
-  const T* bias_hh;
-  const T* h_before;
+  typedef Computed<Stored> T;
+  Stored* gates;
+  const Stored* bias_hh;
+  const T* h_before;  // GRU
   const T* c_before;
-  T* out;
+  Stored* out;
   T* cells;
-  T* hidden_new;
+  Stored* hidden_new;
   int64_t hidden;
   int units;  // of the vector that exist
   bool keep;
@@ -27,15 +55,16 @@ struct ForwardRow {
   WORDKILN_INLINE Vec<T> gate(int g) const { return load(gates + g * hidden, units); }
 };
 
-template <typename T>
+template <typename Stored>
 struct BackwardRow {
-  const T* gates;
-  T* grad_gates;
-  const T* hidden_new;
-  T* grad_hidden_new;
-  const T* h_before;
+  typedef Computed<Stored> T;
+  const Stored* gates;
+  Stored* grad_gates;
+  const Stored* hidden_new;
+  Stored* grad_hidden_new;
+  const Stored* h_before;
   const T* c_before;
-  const T* out;
+  const Stored* out;
   const T* cells;
   T* carried;  // a whole vector
   T* grad_c;
@@ -43,102 +72,107 @@ struct BackwardRow {
   int units;
 };
 
-template <typename T>
+// grads: of the pre-activations, gate by gate; the GRU has the gradient of W_hh h's part of the new gate behind them.
+template <typename Stored>
 struct LstmCell {
-  static constexpr int kGates = 4, kVectors = 2;
+  typedef Computed<Stored> T;
+  static constexpr int kGates = 4, kVectors = 2, kGrads = 4;
   static constexpr bool kHasCells = true, kHasHiddenNew = false;
 
-  WORDKILN_INLINE static void finish(const ForwardRow<T>& row, const T* product) {
-    const Vec<T> input = sigmoid<T>(row.gate(0) + load(product));
-    const Vec<T> forget = sigmoid<T>(row.gate(1) + load(product + kLanes<T>));
-    const Vec<T> cell = tanh<T>(row.gate(2) + load(product + 2 * kLanes<T>));
-    const Vec<T> output = sigmoid<T>(row.gate(3) + load(product + 3 * kLanes<T>));
+  WORDKILN_INLINE static Vec<T> finish(const ForwardRow<Stored>& row, const T* product) {
+    Vec<T> a[kGates];
+    WORDKILN_UNROLL
+    for (int g = 0; g < kGates; ++g) a[g] = row.gate(g) + load(product + g * kLanes<T>);
+    const Vec<T> input = sigmoid<T>(a[0]), forget = sigmoid<T>(a[1]), cell = tanh<T>(a[2]), output = sigmoid<T>(a[3]);
     const Vec<T> c = forget * load(row.c_before, row.units) + input * cell;
     store(row.cells, c, row.units);
-    store(row.out, output * tanh<T>(c), row.units);
-    if (!row.keep) return;
-    store(row.gates, input, row.units);
-    store(row.gates + row.hidden, forget, row.units);
-    store(row.gates + 2 * row.hidden, cell, row.units);
-    store(row.gates + 3 * row.hidden, output, row.units);
+    const Vec<T> h = output * tanh<T>(c);
+    if (!row.keep) return h;
+    keep_gate(row.gates, a[0], input, row.units);
+    keep_gate(row.gates + row.hidden, a[1], forget, row.units);
+    keep_gate(row.gates + 2 * row.hidden, a[2], cell, row.units);
+    keep_gate(row.gates + 3 * row.hidden, a[3], output, row.units);
+    return h;
   }
 
-  WORDKILN_INLINE static Vec<T> backward(const BackwardRow<T>& row, Vec<T> grad_h) {
+  WORDKILN_INLINE static Vec<T> backward(const BackwardRow<Stored>& row, Vec<T> grad_h, Vec<T> (&grads)[kGrads]) {
     const int64_t hidden = row.hidden;
     const int n = row.units;
-    const Vec<T> input = load(row.gates, n), forget = load(row.gates + hidden, n);
-    const Vec<T> cell = load(row.gates + 2 * hidden, n), output = load(row.gates + 3 * hidden, n);
+    const Vec<T> input = kept_sigmoid(row.gates, n), forget = kept_sigmoid(row.gates + hidden, n);
+    const Vec<T> cell = kept_tanh(row.gates + 2 * hidden, n), output = kept_sigmoid(row.gates + 3 * hidden, n);
     const Vec<T> tanh_c = tanh<T>(load(row.cells, n));
     const Vec<T> grad_c = load(row.grad_c, n) + grad_h * output * (T{1} - tanh_c * tanh_c);
-    store(row.grad_gates, grad_c * cell * input * (T{1} - input), n);
-    store(row.grad_gates + hidden, grad_c * load(row.c_before, n) * forget * (T{1} - forget), n);
-    store(row.grad_gates + 2 * hidden, grad_c * input * (T{1} - cell * cell), n);
-    store(row.grad_gates + 3 * hidden, grad_h * tanh_c * output * (T{1} - output), n);
+    grads[0] = grad_c * cell * input * (T{1} - input);
+    grads[1] = grad_c * load(row.c_before, n) * forget * (T{1} - forget);
+    grads[2] = grad_c * input * (T{1} - cell * cell);
+    grads[3] = grad_h * tanh_c * output * (T{1} - output);
     store(row.grad_c, grad_c * forget, n);
     return Vec<T>{};
   }
 };
 
-template <typename T>
+template <typename Stored>
 struct GruCell {
-  static constexpr int kGates = 3, kVectors = 3;
+  typedef Computed<Stored> T;
+  static constexpr int kGates = 3, kVectors = 3, kGrads = 4;
   static constexpr bool kHasCells = false, kHasHiddenNew = true;
 
-  WORDKILN_INLINE static void finish(const ForwardRow<T>& row, const T* product) {
-    const Vec<T> reset = sigmoid<T>(row.gate(0) + recurrent(row, product, 0));
-    const Vec<T> update = sigmoid<T>(row.gate(1) + recurrent(row, product, 1));
-    const Vec<T> hidden_new = recurrent(row, product, 2);
-    const Vec<T> fresh = tanh<T>(row.gate(2) + reset * hidden_new);
-    store(row.out, fresh + update * (load(row.h_before, row.units) - fresh), row.units);
-    if (!row.keep) return;
-    store(row.gates, reset, row.units);
-    store(row.gates + row.hidden, update, row.units);
-    store(row.gates + 2 * row.hidden, fresh, row.units);
+  WORDKILN_INLINE static Vec<T> finish(const ForwardRow<Stored>& row, const T* product) {
+    const Vec<T> a_reset = row.gate(0) + recurrent(row, product, 0);
+    const Vec<T> a_update = row.gate(1) + recurrent(row, product, 1);
+    const Vec<T> reset = sigmoid<T>(a_reset), update = sigmoid<T>(a_update);
+    const Vec<T> hidden_new = recurrent(row, product, 2), a_fresh = row.gate(2) + reset * hidden_new;
+    const Vec<T> fresh = tanh<T>(a_fresh);
+    const Vec<T> h = fresh + update * (load(row.h_before, row.units) - fresh);
+    if (!row.keep) return h;
+    keep_gate(row.gates, a_reset, reset, row.units);
+    keep_gate(row.gates + row.hidden, a_update, update, row.units);
+    keep_gate(row.gates + 2 * row.hidden, a_fresh, fresh, row.units);
     store(row.hidden_new, hidden_new, row.units);
+    return h;
   }
 
   // What W_hh h and its bias give to a gate.
-  WORDKILN_INLINE static Vec<T> recurrent(const ForwardRow<T>& row, const T* product, int g) {
+  WORDKILN_INLINE static Vec<T> recurrent(const ForwardRow<Stored>& row, const T* product, int g) {
     const Vec<T> sum = load(product + g * kLanes<T>);
     return row.bias_hh == nullptr ? sum : sum + load(row.bias_hh + g * row.hidden, row.units);
   }
 
-  WORDKILN_INLINE static Vec<T> backward(const BackwardRow<T>& row, Vec<T> grad_h) {
+  WORDKILN_INLINE static Vec<T> backward(const BackwardRow<Stored>& row, Vec<T> grad_h, Vec<T> (&grads)[kGrads]) {
     const int64_t hidden = row.hidden;
     const int n = row.units;
-    const Vec<T> reset = load(row.gates, n), update = load(row.gates + hidden, n);
-    const Vec<T> fresh = load(row.gates + 2 * hidden, n);
-    const Vec<T> grad_update = grad_h * (load(row.h_before, n) - fresh) * update * (T{1} - update);
+    const Vec<T> reset = kept_sigmoid(row.gates, n), update = kept_sigmoid(row.gates + hidden, n);
+    const Vec<T> fresh = kept_tanh(row.gates + 2 * hidden, n);
     const Vec<T> grad_fresh = grad_h * (T{1} - update) * (T{1} - fresh * fresh);
-    const Vec<T> grad_reset = grad_fresh * load(row.hidden_new, n) * reset * (T{1} - reset);
-    store(row.grad_gates, grad_reset, n);
-    store(row.grad_gates + hidden, grad_update, n);
-    store(row.grad_gates + 2 * hidden, grad_fresh, n);
-    store(row.grad_hidden_new, grad_fresh * reset, n);
+    grads[0] = grad_fresh * load(row.hidden_new, n) * reset * (T{1} - reset);
+    grads[1] = grad_h * (load(row.h_before, n) - fresh) * update * (T{1} - update);
+    grads[2] = grad_fresh;
+    grads[3] = grad_fresh * reset;
     return grad_h * update;
   }
 };
 
-template <typename T, bool kRectified>
+template <typename Stored, bool kRectified>
 struct PlainCell {
-  static constexpr int kGates = 1, kVectors = 1;
+  typedef Computed<Stored> T;
+  static constexpr int kGates = 1, kVectors = 1, kGrads = 1;
   static constexpr bool kHasCells = false, kHasHiddenNew = false;
 
-  WORDKILN_INLINE static void finish(const ForwardRow<T>& row, const T* product) {
+  WORDKILN_INLINE static Vec<T> finish(const ForwardRow<Stored>& row, const T* product) {
     const Vec<T> sum = row.gate(0) + load(product);
     if constexpr (kRectified) {
-      store(row.out, sum < T{0} ? Vec<T>{} : sum, row.units);  // a NaN stays one
+      return sum < T{0} ? Vec<T>{} : sum;  // a NaN stays one
     } else {
-      store(row.out, tanh<T>(sum), row.units);
+      return tanh<T>(sum);
     }
   }
 
-  WORDKILN_INLINE static Vec<T> backward(const BackwardRow<T>& row, Vec<T> grad_h) {
+  WORDKILN_INLINE static Vec<T> backward(const BackwardRow<Stored>& row, Vec<T> grad_h, Vec<T> (&grads)[kGrads]) {
     const Vec<T> h = load(row.out, row.units);
     if constexpr (kRectified) {
-      store(row.grad_gates, h > T{0} ? grad_h : Vec<T>{}, row.units);
+      grads[0] = h > T{0} ? grad_h : Vec<T>{};
     } else {
-      store(row.grad_gates, grad_h * (T{1} - h * h), row.units);
+      grads[0] = grad_h * (T{1} - h * h);
     }
     return Vec<T>{};
   }

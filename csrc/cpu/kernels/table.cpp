@@ -77,6 +77,8 @@ const KernelTable amx_table = [] {
   amx.isa = "amx";
   amx.bfloat16.attention_forward = attention_forward_tiles;
   amx.bfloat16.attention_backward = attention_backward_tiles;
+  amx.bfloat16.recurrent_forward = recurrent_forward_tiles;
+  amx.bfloat16.recurrent_backward = recurrent_backward_tiles;
   amx.bfloat16.linear_cross_entropy = linear_cross_entropy_tiles;
   amx.decoder = &decoder_kernels_amx;
   return amx;

@@ -1,9 +1,11 @@
 // The recurrence of one layer in one direction over a whole sequence, forward and backward: LSTM, GRU and the plain
 // one. The products that need no recurrence (input projection, gradients of weights and inputs) are the caller's.
 //
+// bfloat16 rounds h for its product and for the outputs, and sums in float32; a GRU goes on from its h in float32.
+//
 // Sizes: T time steps, B batch rows, H hidden units, G gates (4, 3 or 1). All arrays are contiguous, of elements of
-// `dtype`. Gates are in torch's order: LSTM input, forget, cell, output; GRU reset, update, new. Arrays must not
-// overlap, except where said.
+// `dtype`; where that is bfloat16, c0, cells, grad_h and grad_c are float32. Gates are in torch's order: LSTM input,
+// forget, cell, output; GRU reset, update, new. Arrays must not overlap, except where said.
 #pragma once
 
 #include <cstdint>
@@ -24,7 +26,8 @@ struct RecurrentSizes {
 
 struct RecurrentForward {
   Recurrence kind;
-  void* gates;             // [T, B, GH] in: pre-activations but for W_hh h (GRU: and bias_hh); out, if `keep`: gates
+  void* gates;             // [T, B, GH] in: pre-activations but for W_hh h (GRU: and bias_hh); out, if `keep`: gates,
+                           // or in bfloat16 what the gates' sigmoid and tanh are taken of
   const void* weight_hh;   // [GH, H]
   const void* bias_hh;     // GRU: [3H] added to W_hh h, which the reset gate multiplies; or null: zero
   const void* h0;          // [B, H]
@@ -54,6 +57,9 @@ struct RecurrentBackward {
   void* grad_c;             // LSTM: [B, H] in: gradient of the last c; out: of c0
   RecurrentSizes sizes;
 };
+
+// Whether there are kernels for a type: those for bfloat16 need the tile unit.
+bool has_recurrent(DType dtype);
 
 // Both throw std::bad_alloc when their scratch (the packed weights) cannot be had.
 void recurrent_forward(DType dtype, const RecurrentForward& arguments);

@@ -56,21 +56,24 @@ def recurrent(
     """
     with no_autocast(x):
         gates = F.linear(x.contiguous(), weight_ih, bias)
+    state = gates  # an array of the type of cells and of their gradients
     if x.dtype is torch.bfloat16:
-        gates, weight_hh, bias_hh, h0, c0 = (_widened(part) for part in (gates, weight_hh, bias_hh, h0, c0))
-    else:  # calls of `_widened` take half a microsecond
-        weight_hh, bias_hh = weight_hh.contiguous(), None if bias_hh is None else bias_hh.contiguous()
-        h0, c0 = None if h0 is None else h0.contiguous(), None if c0 is None else c0.contiguous()
-    (steps, batch, _), hidden, new, none = gates.shape, weight_hh.shape[1], gates.new_empty, nothing(gates)
+        if not _kernels.has_recurrent("bfloat16"):
+            gates, weight_hh, bias_hh, h0 = (_widened(part) for part in (gates, weight_hh, bias_hh, h0))
+        state, c0 = x.new_empty(0, dtype=torch.float32), _widened(c0)
+    # No function of its own for these: calls of it take half a microsecond.
+    weight_hh, bias_hh = weight_hh.contiguous(), None if bias_hh is None else bias_hh.contiguous()
+    h0, c0 = None if h0 is None else h0.contiguous(), None if c0 is None else c0.contiguous()
+    (steps, batch, _), hidden, new, none = gates.shape, weight_hh.shape[1], gates.new_empty, nothing(state)
     is_lstm = kind == "lstm"
     first_h = gates.new_zeros(batch, hidden) if h0 is None else h0
-    first_c = none if not is_lstm else gates.new_zeros(batch, hidden) if c0 is None else c0
+    first_c = none if not is_lstm else state.new_zeros(batch, hidden) if c0 is None else c0
     # The plain recurrence writes its outputs over the pre-activations.
     out = gates if kind in ("tanh", "relu") else new(steps, batch, hidden)
     h = new(batch, hidden)
     # The cells of all steps for a backward pass, else the last alone.
-    cells = none if not is_lstm else new(steps, batch, hidden) if keep else new(batch, hidden)
-    hidden_new = new(steps if keep else 0, batch, hidden) if kind == "gru" else none
+    cells = none if not is_lstm else state.new_empty((steps, batch, hidden) if keep else (batch, hidden))
+    hidden_new = new(steps if keep else 0, batch, hidden) if kind == "gru" else nothing(gates)
     if is_lstm and not keep and not steps:
         cells.copy_(first_c)
     _kernels.recurrent_forward(
@@ -91,7 +94,7 @@ def recurrent(
     )
     c = cells if not keep or not is_lstm else cells[-1].clone() if steps else first_c.clone()
     if not keep or out is gates:
-        gates = none
+        gates = nothing(gates)
     if not keep:
         cells = none
     if x.dtype is torch.bfloat16:
@@ -99,14 +102,22 @@ def recurrent(
     return out, h, c, cells, gates, hidden_new
 
 
-def _widened(x: Any) -> Any:
-    """Contiguous, and float32 where it is bfloat16: the recurrence computes in float32.
+def _contiguous(x: Any) -> Any:
+    return None if x is None else x.contiguous()
 
-    Only the products over all time steps are bfloat16's: those of a step are too small to gain by it here.
-    """
+
+def _widened(x: Any) -> Any:
+    """Contiguous, and float32 where it is bfloat16: as states are, and all of a recurrence without a tile unit."""
     if x is None:
         return None
     return x.float().contiguous() if x.dtype is torch.bfloat16 else x.contiguous()
+
+
+def _copy(grad: Tensor | None, like: Tensor, batch: int, hidden: int) -> Tensor:
+    """Of a last state's gradient, which the kernel writes the first's over."""
+    if grad is None:
+        return like.new_zeros(batch, hidden)
+    return grad.to(like.dtype, copy=True).contiguous()
 
 
 def without_padding(x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
@@ -138,7 +149,9 @@ def _recurrent_fake(
     steps, batch, hidden = x.shape[0], x.shape[1], weight_hh.shape[1]
     state, states, none = (batch, hidden), (steps, batch, hidden), (0,)
     kept = x.new_empty(0, dtype=torch.float64 if x.dtype == torch.float64 else torch.float32)
-    gates = x if x.device.type == "cuda" else kept  # a GPU keeps but the cells as narrow as torch does
+    # Beside the cells what is kept is as narrow as the inputs, where the kernel is.
+    is_narrow = x.device.type == "cuda" or (x.dtype is torch.bfloat16 and _kernels.has_recurrent("bfloat16"))
+    gates = x if is_narrow else kept
     is_lstm, is_plain = kind == "lstm", kind in ("tanh", "relu")
     return (
         x.new_empty(states),
@@ -175,29 +188,28 @@ def recurrent_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of x, weight_ih, weight_hh, bias, bias_hh (empty where `needs` says no), h0 and c0 of `recurrent`."""
     steps, batch, hidden = out.shape
-    wide = _widened(x[:0])
-    wide_weight, wide_out, grad_out, wide_h0, c0 = (_widened(part) for part in (weight_hh, out, grad_out, h0, c0))
-    first_h = wide.new_zeros(batch, hidden) if wide_h0 is None else wide_h0
-    is_lstm = kind == "lstm"
-    first_c = nothing(wide) if not is_lstm else wide.new_zeros(batch, hidden) if c0 is None else c0
-    grad_gates = wide.new_empty(steps, batch, GATES[kind] * hidden)
+    is_lstm, is_wide = kind == "lstm", x.dtype is torch.bfloat16 and not _kernels.has_recurrent("bfloat16")
+    contiguous = _widened if is_wide else _contiguous
+    kernel_weight, kernel_out, grad_out, kernel_h0 = map(contiguous, (weight_hh, out, grad_out, h0))
+    first_h = kernel_out.new_zeros(batch, hidden) if kernel_h0 is None else kernel_h0
+    state = _widened(x[:0])
+    first_c = nothing(state) if not is_lstm else state.new_zeros(batch, hidden) if c0 is None else _widened(c0)
+    grad_gates = kernel_out.new_empty(steps, batch, GATES[kind] * hidden)
     grad_hidden_new = torch.empty_like(hidden_new)
-    grad_h0, grad_c0 = (
-        torch.zeros_like(first) if grad is None else grad.to(first.dtype, copy=True).contiguous()
-        for grad, first in ((grad_h, first_h), (grad_c if is_lstm else None, first_c))
-    )
+    grad_h0 = _copy(grad_h, state, batch, hidden)
+    grad_c0 = _copy(grad_c, state, batch, hidden) if is_lstm else state.new_empty(0)
     _kernels.recurrent_backward(
-        dtype_name(wide),
+        dtype_name(kernel_out),
         kind,
         gates.data_ptr(),
         grad_gates.data_ptr(),
         hidden_new.data_ptr(),
         grad_hidden_new.data_ptr(),
-        wide_weight.data_ptr(),
+        kernel_weight.data_ptr(),
         first_h.data_ptr(),
         first_c.data_ptr(),
         _address(lengths),
-        wide_out.data_ptr(),
+        kernel_out.data_ptr(),
         cells.data_ptr(),
         _address(grad_out),
         grad_h0.data_ptr(),

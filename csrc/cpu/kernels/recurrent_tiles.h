@@ -1,0 +1,56 @@
+// What the passes on the tile unit share: the operand that one step hands to the next, and how the work is cut.
+#pragma once
+
+#include "cpu/kernels/recurrent.h"
+#include "cpu/kernels/tiles.h"
+
+namespace wordkiln::cpu::WORDKILN_ISA {
+namespace {
+
+// Units that a thread takes at a time: those of a left tile, a line of the cache in bfloat16.
+constexpr int64_t kTileUnits = kTileInputs;
+
+inline int64_t tile_depth(int64_t units) { return (units + kTileInputs - 1) / kTileInputs; }
+
+inline int64_t tile_rows(int64_t rows) { return (rows + kTileSide - 1) / kTileSide; }
+
+// The next array in the scratch; their sizes keep it aligned to a line.
+template <typename T>
+T* take_array(char*& memory, int64_t count) {
+  T* part = reinterpret_cast<T*>(memory);
+  memory += count * static_cast<int64_t>(sizeof(T));
+  return part;
+}
+
+// [rows, inputs] of two steps, as left tiles [row tiles][depth tiles]: a thread may write those of a step while others
+// still read those of the last one.
+struct StepTiles {
+  Bfloat16* data;
+  int64_t rows, depth;  // in tiles
+
+  int64_t elements() const { return 2 * rows * depth * kTileElements; }
+
+  // Inputs that no unit has are never written: they must not be NaN.
+  void clear() const { __builtin_memset(data, 0, static_cast<size_t>(elements()) * sizeof(Bfloat16)); }
+
+  Bfloat16* at(int64_t step, int64_t row, int64_t input) const {
+    const int64_t tile = ((step & 1) * rows + row / kTileSide) * depth + input / kTileInputs;
+    return data + tile * kTileElements + row % kTileSide * kTileInputs + input % kTileInputs;
+  }
+
+  TileOperand from_row(int64_t step, int64_t row) const { return whole_tiles(at(step, row, 0), 1, depth); }
+};
+
+// With two tiles of rows for each thread and near weights the batch is cut, which needs no barrier; with fewer a tile of
+// weights would be loaded for a single product, which takes less time than the load.
+inline RecurrentPart tile_part(int64_t batch, int64_t blocks, int64_t weight_bytes, int thread, int threads) {
+  if (threads > 1 && (batch < 2 * kTileSide * threads || weight_bytes > kNearWeights)) {
+    return {{0, batch}, split(blocks, thread, threads), true, false};
+  }
+  const Range tiles = split(tile_rows(batch), thread, threads);
+  const int64_t end = tiles.end * kTileSide;
+  return {{tiles.begin * kTileSide, end < batch ? end : batch}, {0, blocks}, false, false};
+}
+
+}  // namespace
+}  // namespace wordkiln::cpu::WORDKILN_ISA
