@@ -62,8 +62,8 @@ void copy_last(const RecurrentForward& x, size_t element, void* to) {
   }
 }
 
-void forward(const std::string& dtype, const std::string& kind, uintptr_t gates, uintptr_t weight_hh, uintptr_t bias_hh,
-             uintptr_t h0, uintptr_t c0, uintptr_t lengths, uintptr_t out, uintptr_t cells, uintptr_t hidden_new,
+void forward(const std::string& dtype, const std::string& kind, uintptr_t gates, uintptr_t weight_hh, uintptr_t bias,
+             uintptr_t bias_hh, uintptr_t h0, uintptr_t c0, uintptr_t lengths, uintptr_t out, uintptr_t cells, uintptr_t hidden_new,
              const Sizes& sizes, bool keep, uintptr_t h) {
   const RecurrentSizes s = to_sizes(sizes);
   const Recurrence recurrence = parse_recurrence(kind);
@@ -72,6 +72,7 @@ void forward(const std::string& dtype, const std::string& kind, uintptr_t gates,
       .kind = recurrence,
       .gates = to_pointer("gates", gates, count.gates),
       .weight_hh = to_pointer("weight_hh", weight_hh, count.weight),
+      .bias = to_pointer("bias", bias, 0),
       .bias_hh = to_pointer("bias_hh", bias_hh, 0),
       .h0 = to_pointer("h0", h0, count.h),
       .c0 = to_pointer("c0", c0, count.c),
@@ -91,7 +92,7 @@ void forward(const std::string& dtype, const std::string& kind, uintptr_t gates,
 void backward(const std::string& dtype, const std::string& kind, uintptr_t activations, uintptr_t grad_gates,
               uintptr_t hidden_new, uintptr_t grad_hidden_new, uintptr_t weight_hh, uintptr_t h0, uintptr_t c0,
               uintptr_t lengths, uintptr_t out, uintptr_t cells, uintptr_t grad_out, uintptr_t grad_h, uintptr_t grad_c,
-              const Sizes& sizes) {
+              uintptr_t grad_bias, const Sizes& sizes) {
   const RecurrentSizes s = to_sizes(sizes);
   const Recurrence recurrence = parse_recurrence(kind);
   const Counts count = count_layer(recurrence, s);
@@ -111,6 +112,7 @@ void backward(const std::string& dtype, const std::string& kind, uintptr_t activ
       .grad_out = to_pointer("grad_out", grad_out, 0),
       .grad_h = to_pointer("grad_h", grad_h, count.h),
       .grad_c = to_pointer("grad_c", grad_c, count.c),
+      .grad_bias = to_pointer("grad_bias", grad_bias, 0),
       .sizes = s,
   };
   const DType type = parse_dtype(dtype);
@@ -124,12 +126,12 @@ void register_rnn(py::module_& m) {
   m.def(
       "has_recurrent", [](const std::string& dtype) { return has_recurrent(parse_dtype(dtype)); }, py::arg("dtype"));
   m.def("recurrent_forward", &forward, py::arg("dtype"), py::arg("kind"), py::arg("gates"), py::arg("weight_hh"),
-        py::arg("bias_hh"), py::arg("h0"), py::arg("c0"), py::arg("lengths"), py::arg("out"), py::arg("cells"),
+        py::arg("bias"), py::arg("bias_hh"), py::arg("h0"), py::arg("c0"), py::arg("lengths"), py::arg("out"), py::arg("cells"),
         py::arg("hidden_new"), py::arg("sizes"), py::arg("keep"), py::arg("h") = 0);
   m.def("recurrent_backward", &backward, py::arg("dtype"), py::arg("kind"), py::arg("activations"),
         py::arg("grad_gates"), py::arg("hidden_new"), py::arg("grad_hidden_new"), py::arg("weight_hh"), py::arg("h0"),
         py::arg("c0"), py::arg("lengths"), py::arg("out"), py::arg("cells"), py::arg("grad_out"), py::arg("grad_h"),
-        py::arg("grad_c"), py::arg("sizes"));
+        py::arg("grad_c"), py::arg("grad_bias"), py::arg("sizes"));
 }
 
 }  // namespace wordkiln::bindings

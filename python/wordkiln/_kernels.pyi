@@ -128,6 +128,7 @@ def recurrent_forward(
     kind: str,
     gates: int,
     weight_hh: int,
+    bias: int,
     bias_hh: int,
     h0: int,
     c0: int,
@@ -155,6 +156,7 @@ def recurrent_backward(
     grad_out: int,
     grad_h: int,
     grad_c: int,
+    grad_bias: int,
     sizes: tuple[int, int, int],
 ) -> None: ...
 

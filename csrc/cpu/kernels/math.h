@@ -15,7 +15,7 @@ struct ExpConstants;
 
 template <>
 struct ExpConstants<float> {
-  static constexpr float kRound = 0x1.8p23f;  // adding it leaves the nearest integer in the low bits
+  static constexpr float kRound = 0x1.8p23f + 127;  // adding it leaves the nearest integer + kBias in the low bits
   static constexpr float kLn2High = 0x1.62e4p-1f, kLn2Low = 1.4286068203094173e-06f;
   static constexpr float kLog2E = 1.44269504088896341f;
   static constexpr float kSmallest = -87.33654f, kLargest = 89.0f;  // exp: least normal number; infinite
@@ -29,7 +29,7 @@ struct ExpConstants<float> {
 
 template <>
 struct ExpConstants<double> {
-  static constexpr double kRound = 0x1.8p52;
+  static constexpr double kRound = 0x1.8p52 + 1023;
   static constexpr double kLn2High = 0x1.62e42fefa3p-1, kLn2Low = 2.8235290563031577e-13;
   static constexpr double kLog2E = 1.44269504088896341;
   static constexpr double kSmallest = -708.3964185322641, kLargest = 710.0;
@@ -85,7 +85,7 @@ struct ErfConstants<double> {
 // x = n ln 2 + r, and expm1 = exp(r) - 1.
 template <typename T>
 struct Reduced {
-  typename Simd<T>::Int n;
+  typename Simd<T>::Int n;  // with kRound above it
   Vec<T> expm1;
 };
 
@@ -99,23 +99,23 @@ WORDKILN_INLINE Reduced<T> reduce(Vec<T> x) {
   Vec<T> p = broadcast<T>(C::kPolynomial[0]);
   WORDKILN_UNROLL
   for (unsigned i = 1; i < sizeof C::kPolynomial / sizeof(T); ++i) p = p * r + C::kPolynomial[i];
-  return {(Int)shifted - (Int)broadcast<T>(C::kRound), r + r * r * p};
+  return {(Int)shifted, r + r * r * p};
 }
 
-// 2^n for -kBias < n <= kBias.
+// 2^n for -kBias < n <= kBias, n with kRound above it: its bias is that of an exponent, what else it has is shifted out.
 template <typename T>
 WORDKILN_INLINE Vec<T> power_of_two(typename Simd<T>::Int n) {
-  typedef ExpConstants<T> C;
-  return (Vec<T>)((n + C::kBias) << C::kMantissa);
+  return (Vec<T>)(n << ExpConstants<T>::kMantissa);
 }
 
 template <typename T>
 WORDKILN_INLINE Vec<T> exp(Vec<T> x) {
   typedef ExpConstants<T> C;
-  const Vec<T> clamped = x > C::kLargest ? broadcast<T>(C::kLargest) : x;
-  const Reduced<T> y = reduce<T>(clamped);
+  typedef typename Simd<T>::Int Int;
+  const Reduced<T> y = reduce<T>(min<T>(broadcast(C::kLargest), x));
   // 2^n in two factors: n reaches kBias + 1.
-  const Vec<T> result = (y.expm1 + T{1}) * power_of_two<T>(y.n >> 1) * power_of_two<T>(y.n - (y.n >> 1));
+  const Int round = (Int)broadcast<T>(C::kRound), half = (y.n - round) >> 1;
+  const Vec<T> result = (y.expm1 + T{1}) * power_of_two<T>(round + half) * power_of_two<T>(y.n - half);
   return x < C::kSmallest ? Vec<T>{} : result;
 }
 
@@ -129,7 +129,7 @@ WORDKILN_INLINE Vec<T> exp2(Vec<T> x) {
   Vec<T> p = broadcast<T>(C::kPower[0]);
   WORDKILN_UNROLL
   for (unsigned i = 1; i < sizeof C::kPower / sizeof(T); ++i) p = p * r + C::kPower[i];
-  const Vec<T> result = (p * r + T{1}) * power_of_two<T>((Int)shifted - (Int)broadcast<T>(C::kRound));
+  const Vec<T> result = (p * r + T{1}) * power_of_two<T>((Int)shifted);
   return x < T{1 - C::kBias} ? Vec<T>{} : result;
 }
 
@@ -137,8 +137,8 @@ WORDKILN_INLINE Vec<T> exp2(Vec<T> x) {
 template <typename T>
 WORDKILN_INLINE Vec<T> sigmoid(Vec<T> x) {
   typedef ExpConstants<T> C;
-  const Vec<T> low = -x < C::kSmallest ? broadcast<T>(C::kSmallest) : -x;
-  const Reduced<T> y = reduce<T>(low > -C::kSmallest ? broadcast<T>(-C::kSmallest) : low);
+  const Vec<T> kept = min<T>(broadcast(-C::kSmallest), max<T>(broadcast(C::kSmallest), x));
+  const Reduced<T> y = reduce<T>(-kept);
   const Vec<T> result = reciprocal<T>((y.expm1 + T{1}) * power_of_two<T>(y.n) + T{1});
   return x < C::kSmallest ? Vec<T>{} : result;
 }
@@ -146,12 +146,12 @@ WORDKILN_INLINE Vec<T> sigmoid(Vec<T> x) {
 template <typename T>
 WORDKILN_INLINE Vec<T> tanh(Vec<T> x) {
   typedef ExpConstants<T> C;
-  const Vec<T> size = x < T{0} ? -x : x;
-  const Reduced<T> y = reduce<T>(T{2} * (size > C::kTanhOne ? broadcast<T>(C::kTanhOne) : size));
+  typedef typename Simd<T>::Int Int;
+  const Int sign = (Int)x & (Int)broadcast(-T{0});
+  const Reduced<T> y = reduce<T>(T{2} * min<T>(broadcast(C::kTanhOne), (Vec<T>)((Int)x ^ sign)));
   const Vec<T> scale = power_of_two<T>(y.n);
   const Vec<T> e = scale * y.expm1 + (scale - T{1});
-  const Vec<T> result = e * reciprocal<T>(e + T{2});
-  return x < T{0} ? -result : result;
+  return (Vec<T>)((Int)(e * reciprocal<T>(e + T{2})) | sign);
 }
 
 template <typename T>

@@ -27,38 +27,49 @@ class BackwardPass {
         products_(a) {}
 
   void run() {
-    const Workspace workspace(products_.bytes());
+    const int most = recurrent_threads(kGates, a_.sizes.batch, hidden_);
+    const int64_t sums = a_.grad_bias == nullptr ? 0 : 2 * most * bias_width();
+    const Workspace workspace(products_.bytes() + sums * static_cast<int64_t>(sizeof(T)));
     products_.take(static_cast<char*>(workspace.data()));
-    parallel_threads(recurrent_threads(kGates, a_.sizes.batch, hidden_), [this](int thread, int threads) {
+    if (sums > 0) sums_ = reinterpret_cast<T*>(static_cast<char*>(workspace.data()) + products_.bytes());
+    for (int64_t i = 0; i < sums; ++i) sums_[i] = 0;
+    parallel_threads(most, [this](int thread, int threads) {
       const Range mine = split(products_.blocks(), thread, threads);
       for (int64_t block = mine.begin; block < mine.end; ++block) products_.pack(block);
       barrier();
       const RecurrentPart part = products_.part(thread, threads);
       for (int64_t t = a_.sizes.steps - 1; t >= 0; --t) {
-        gate_gradients(t, part);
+        gate_gradients(t, part, shifted(sums_, 2 * thread * bias_width()));
         if (part.shares_rows) meeting_.wait(threads);
         products_.multiply(t, part);
       }
       store_carried(part);
     });
+    if (sums_ != nullptr) store_sums(most);
   }
 
  private:
-  static constexpr int kGates = Cell::kGates;
+  static constexpr int kGates = Cell::kGates, kGrads = Cell::kGrads;
+
+  int64_t sum_width() const { return (hidden_ + kLanes<T> - 1) / kLanes<T> * kLanes<T>; }
+
+  int64_t bias_width() const { return kGrads * sum_width(); }
 
   Range units_of(const RecurrentPart& part) const {
     const int64_t end = part.blocks.end * Products::kUnits;
     return {part.blocks.begin * Products::kUnits, end < hidden_ ? end : hidden_};
   }
 
-  void gate_gradients(int64_t t, const RecurrentPart& part) {
+  // sums: this thread's sums over its rows, [2, kGrads, sum_width()]: of this step, and of the steps before. One sum over
+  // all rows of all steps would lose the small ones.
+  void gate_gradients(int64_t t, const RecurrentPart& part, T* sums) {
     const Range units = units_of(part);
     for (int64_t row = part.rows.begin; row < part.rows.end; ++row) {
       const int64_t length = row_length(a_.lengths, row, a_.sizes.steps);
       for (int64_t unit = units.begin; unit < units.end; unit += kLanes<T>) {
         const int64_t left = units.end - unit;
         const BackwardRow<Stored> at = row_at(t, row, unit, left < kLanes<T> ? static_cast<int>(left) : kLanes<T>);
-        Vec<T> grads[Cell::kGrads] = {};  // as they are behind the row's length
+        Vec<T> grads[kGrads] = {};  // as they are behind the row's length
         if (t < length) {
           Vec<T> grad_h = t + 1 == length ? load(grad_h_ + row * hidden_ + unit, at.units) : load(at.carried);
           if (grad_out_ != nullptr) {
@@ -68,11 +79,35 @@ class BackwardPass {
         }
         store_gradients(at, grads);
         products_.put(t, row, unit, grads);
+        if (sums != nullptr) add(grads, sums + unit);
       }
+    }
+    for (int64_t i = 0; sums != nullptr && i < bias_width(); i += kLanes<T>) {
+      T* step = sums + i;
+      store(step + bias_width(), load(step + bias_width()) + load(step));
+      store(step, Vec<T>{});
     }
   }
 
-  static void store_gradients(const BackwardRow<Stored>& row, const Vec<T> (&grads)[Cell::kGrads]) {
+  void add(const Vec<T> (&grads)[kGrads], T* sums) const {
+    WORDKILN_UNROLL
+    for (int g = 0; g < kGrads; ++g) store(sums + g * sum_width(), load(sums + g * sum_width()) + grads[g]);
+  }
+
+  void store_sums(int threads) const {
+    T* to = static_cast<T*>(a_.grad_bias);
+    for (int64_t g = 0; g < kGrads; ++g) {
+      for_vectors<T>(0, hidden_, [&](int64_t unit, int units) {
+        Vec<T> total = {};
+        for (int64_t part = 0; part < threads; ++part) {
+          total += load(sums_ + (2 * part + 1) * bias_width() + g * sum_width() + unit);
+        }
+        store(to + g * hidden_ + unit, total, units);
+      });
+    }
+  }
+
+  static void store_gradients(const BackwardRow<Stored>& row, const Vec<T> (&grads)[kGrads]) {
     WORDKILN_UNROLL
     for (int g = 0; g < kGates; ++g) store(row.grad_gates + g * row.hidden, grads[g], row.units);
     if constexpr (Cell::kHasHiddenNew) store(row.grad_hidden_new, grads[kGates], row.units);
@@ -115,6 +150,7 @@ class BackwardPass {
   T* grad_h_;
   int64_t hidden_;
   Products products_;
+  T* sums_ = nullptr;  // [threads, 2, kGrads, sum_width()]
   SpinBarrier meeting_;
 };
 

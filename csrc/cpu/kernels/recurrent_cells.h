@@ -42,6 +42,7 @@ template <typename Stored>
 struct ForwardRow {
   typedef Computed<Stored> T;
   Stored* gates;
+  const Stored* bias;
   const Stored* bias_hh;
   const T* h_before;  // GRU
   const T* c_before;
@@ -52,7 +53,10 @@ struct ForwardRow {
   int units;  // of the vector that exist
   bool keep;
 
-  WORDKILN_INLINE Vec<T> gate(int g) const { return load(gates + g * hidden, units); }
+  WORDKILN_INLINE Vec<T> gate(int g) const {
+    const Vec<T> x = load(gates + g * hidden, units);
+    return bias == nullptr ? x : x + load(bias + g * hidden, units);
+  }
 };
 
 template <typename Stored>

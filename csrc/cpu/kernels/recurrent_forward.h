@@ -77,6 +77,7 @@ class ForwardPass {
     const T* c_before = t == 0 ? c0_ : shifted(cells_, a_.keep ? (t - 1) * all : 0);
     return {
         .gates = gates_ + (t * a_.sizes.batch + row) * kGates * hidden_ + unit,
+        .bias = shifted(static_cast<const Stored*>(a_.bias), unit),
         .bias_hh = shifted(static_cast<const Stored*>(a_.bias_hh), unit),
         .h_before = products_.h_before(t, row, unit),
         .c_before = shifted(c_before, state),

@@ -41,10 +41,10 @@ struct StepTiles {
   TileOperand from_row(int64_t step, int64_t row) const { return whole_tiles(at(step, row, 0), 1, depth); }
 };
 
-// With two tiles of rows for each thread and near weights the batch is cut, which needs no barrier; with fewer a tile of
-// weights would be loaded for a single product, which takes less time than the load.
+// With a tile of rows for each thread and weights that stay in its second cache the batch is cut, which needs no
+// barrier; else the hidden units are: each thread reads only its own part of the weights.
 inline RecurrentPart tile_part(int64_t batch, int64_t blocks, int64_t weight_bytes, int thread, int threads) {
-  if (threads > 1 && (batch < 2 * kTileSide * threads || weight_bytes > kNearWeights)) {
+  if (threads > 1 && (batch < kTileSide * threads || weight_bytes > kSecondCache)) {
     return {{0, batch}, split(blocks, thread, threads), true, false};
   }
   const Range tiles = split(tile_rows(batch), thread, threads);

@@ -127,6 +127,24 @@ WORDKILN_INLINE Vec<T> max(Vec<T> a, Vec<T> b) {
   return a > b ? a : b;
 }
 
+template <typename T>
+WORDKILN_INLINE Vec<T> min(Vec<T> a, Vec<T> b) {
+  return a < b ? a : b;
+}
+
+#if defined(__AVX512F__)
+// One instruction; GCC 12 makes a comparison and a choice of it.
+template <>
+WORDKILN_INLINE Vec<float> max<float>(Vec<float> a, Vec<float> b) {
+  return _mm512_maskz_max_ps(0xffff, a, b);  // the plain one: GCC 12 warns of its own header
+}
+
+template <>
+WORDKILN_INLINE Vec<float> min<float>(Vec<float> a, Vec<float> b) {
+  return _mm512_maskz_min_ps(0xffff, a, b);
+}
+#endif
+
 // Storage only: the upper half of a float32. `load` widens, `store` narrows, everything between is float32.
 struct Bfloat16 {
   uint16_t bits;

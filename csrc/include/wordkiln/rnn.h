@@ -4,7 +4,7 @@
 // bfloat16 rounds h for its product and for the outputs, and sums in float32; a GRU goes on from its h in float32.
 //
 // Sizes: T time steps, B batch rows, H hidden units, G gates (4, 3 or 1). All arrays are contiguous, of elements of
-// `dtype`; where that is bfloat16, c0, cells, grad_h and grad_c are float32. Gates are in torch's order: LSTM input,
+// `dtype`; where that is bfloat16, c0, cells, grad_h, grad_c and grad_bias are float32. Gates are in torch's order: LSTM input,
 // forget, cell, output; GRU reset, update, new. Arrays must not overlap, except where said.
 #pragma once
 
@@ -26,9 +26,10 @@ struct RecurrentSizes {
 
 struct RecurrentForward {
   Recurrence kind;
-  void* gates;             // [T, B, GH] in: pre-activations but for W_hh h (GRU: and bias_hh); out, if `keep`: gates,
+  void* gates;             // [T, B, GH] in: pre-activations but for biases and W_hh h; out, if `keep`: gates,
                            // or in bfloat16 what the gates' sigmoid and tanh are taken of
   const void* weight_hh;   // [GH, H]
+  const void* bias;        // [GH] added to the pre-activations; or null: zero
   const void* bias_hh;     // GRU: [3H] added to W_hh h, which the reset gate multiplies; or null: zero
   const void* h0;          // [B, H]
   const void* c0;          // LSTM: [B, H]
@@ -55,6 +56,7 @@ struct RecurrentBackward {
   const void* grad_out;     // [T, B, H], or null: zero
   void* grad_h;             // [B, H] in: gradient of the last h; out: of h0
   void* grad_c;             // LSTM: [B, H] in: gradient of the last c; out: of c0
+  void* grad_bias;          // [GH], GRU [GH + H] out: sums of grad_gates and grad_hidden_new; or null: not wanted
   RecurrentSizes sizes;
 };
 

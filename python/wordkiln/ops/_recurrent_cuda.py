@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from wordkiln.ops import _cuda
 from wordkiln.ops._op import no_autocast
-from wordkiln.ops._recurrent_op import GATES, products, recurrent, recurrent_backward
+from wordkiln.ops._recurrent_op import GATES, bias_gradients, products, recurrent, recurrent_backward
 
 
 def forward(
@@ -105,7 +105,9 @@ def backward(
         )
     with no_autocast(x):
         grads = products(x, weight_ih, weight_hh, h0, out, grad_gates, grad_hidden_new, needs)
-    return *grads, grad_h0.to(x.dtype), grad_c0.to(x.dtype)
+        arrays = [grad_gates, grad_hidden_new] if kind == "gru" else [grad_gates]
+        sums = torch.cat([array.flatten(0, 1).sum(0) for array in arrays]) if any(needs[3:]) else x.new_empty(0)
+    return *grads, *bias_gradients(kind, sums, needs), grad_h0.to(x.dtype), grad_c0.to(x.dtype)
 
 
 def _outside(bias: Tensor | None, bias_hh: Tensor) -> Tensor:

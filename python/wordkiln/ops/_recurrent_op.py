@@ -55,14 +55,15 @@ def recurrent(
         the kind or `keep` does not ask for is empty.
     """
     with no_autocast(x):
-        gates = F.linear(x.contiguous(), weight_ih, bias)
+        gates = F.linear(x.contiguous(), weight_ih)
     state = gates  # an array of the type of cells and of their gradients
     if x.dtype is torch.bfloat16:
         if not _kernels.has_recurrent("bfloat16"):
-            gates, weight_hh, bias_hh, h0 = (_widened(part) for part in (gates, weight_hh, bias_hh, h0))
+            gates, weight_hh, bias, bias_hh, h0 = map(_widened, (gates, weight_hh, bias, bias_hh, h0))
         state, c0 = x.new_empty(0, dtype=torch.float32), _widened(c0)
     # No function of its own for these: calls of it take half a microsecond.
-    weight_hh, bias_hh = weight_hh.contiguous(), None if bias_hh is None else bias_hh.contiguous()
+    bias, bias_hh = None if bias is None else bias.contiguous(), None if bias_hh is None else bias_hh.contiguous()
+    weight_hh = weight_hh.contiguous()
     h0, c0 = None if h0 is None else h0.contiguous(), None if c0 is None else c0.contiguous()
     (steps, batch, _), hidden, new, none = gates.shape, weight_hh.shape[1], gates.new_empty, nothing(state)
     is_lstm = kind == "lstm"
@@ -81,6 +82,7 @@ def recurrent(
         kind,
         gates.data_ptr(),
         weight_hh.data_ptr(),
+        _address(bias),
         _address(bias_hh),
         first_h.data_ptr(),
         first_c.data_ptr(),
@@ -198,6 +200,8 @@ def recurrent_backward(
     grad_hidden_new = torch.empty_like(hidden_new)
     grad_h0 = _copy(grad_h, state, batch, hidden)
     grad_c0 = _copy(grad_c, state, batch, hidden) if is_lstm else state.new_empty(0)
+    # Of the pre-activations over all rows, and behind them of the GRU's W_hh h in the new gate.
+    sums = state.new_empty((GATES[kind] + (kind == "gru")) * hidden if any(needs[3:]) else 0)
     _kernels.recurrent_backward(
         dtype_name(kernel_out),
         kind,
@@ -214,12 +218,13 @@ def recurrent_backward(
         _address(grad_out),
         grad_h0.data_ptr(),
         grad_c0.data_ptr(),
+        sums.data_ptr(),
         (steps, batch, hidden),
     )
     with no_autocast(x):
         grad_gates, grad_hidden_new = grad_gates.to(x.dtype), grad_hidden_new.to(x.dtype)
         grads = products(x, weight_ih, weight_hh, h0, out, grad_gates, grad_hidden_new, needs)
-    return *grads, grad_h0.to(x.dtype), grad_c0.to(x.dtype)
+    return *grads, *bias_gradients(kind, sums.to(x.dtype), needs), grad_h0.to(x.dtype), grad_c0.to(x.dtype)
 
 
 def products(
@@ -231,11 +236,9 @@ def products(
     grad_gates: Tensor,
     grad_hidden_new: Tensor,
     needs: list[bool],
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """What follows from the gradients of the pre-activations, over all time steps at once."""
-    rows = grad_gates.flatten(0, 1)
-    needs_x, needs_weight_ih, needs_weight_hh, needs_bias, needs_bias_hh = needs
-    grad_bias = rows.sum(0) if needs_bias or needs_bias_hh else x.new_empty(0)
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of x and the weights from those of the pre-activations, over all time steps at once."""
+    needs_x, needs_weight_ih, needs_weight_hh = needs[:3]
     grad_weight_hh = x.new_empty(0)
     if needs_weight_hh:
         grad_weight_hh = torch.empty_like(weight_hh)
@@ -247,16 +250,18 @@ def products(
         product_with_h_before(grad_gates[..., :own], out, h0, grad_weight_hh[:own])
     return (
         grad_gates @ weight_ih if needs_x else x.new_empty(0),
-        rows.t() @ x.flatten(0, 1) if needs_weight_ih else x.new_empty(0),
+        grad_gates.flatten(0, 1).t() @ x.flatten(0, 1) if needs_weight_ih else x.new_empty(0),
         grad_weight_hh,
-        grad_bias if needs_bias else x.new_empty(0),
-        _grad_bias_hh(grad_bias, grad_hidden_new) if needs_bias_hh else x.new_empty(0),
     )
 
 
-def _grad_bias_hh(grad_bias: Tensor, grad_hidden_new: Tensor) -> Tensor:
-    hidden = grad_hidden_new.shape[-1]
-    return torch.cat([grad_bias[: 2 * hidden], grad_hidden_new.flatten(0, -2).sum(0)])
+def bias_gradients(kind: str, sums: Tensor, needs: list[bool]) -> tuple[Tensor, Tensor]:
+    """Gradients of bias and bias_hh from the sums over all rows: of grad_gates, and a GRU's grad_hidden_new behind."""
+    hidden = len(sums) // (GATES[kind] + (kind == "gru"))
+    return (
+        sums[: GATES[kind] * hidden] if needs[3] else sums.new_empty(0),
+        torch.cat([sums[: 2 * hidden], sums[3 * hidden :]]) if needs[4] else sums.new_empty(0),
+    )
 
 
 def product_with_h_before(grads: Tensor, out: Tensor, h0: Tensor | None, to: Tensor) -> None:
