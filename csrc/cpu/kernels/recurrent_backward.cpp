@@ -50,7 +50,11 @@ class VectorProducts {
   }
 
   // The gradients are read where the caller has them.
-  void put(int64_t, int64_t, int64_t, const Vec<T> (&)[Cell::kGrads]) {}
+  struct Gradients {
+    void put(int64_t, const Vec<T> (&)[Cell::kGrads]) const {}
+  };
+
+  Gradients gradients_of(int64_t, int64_t) const { return {}; }
 
   // carried += the gradient of W_hh h times W_hh, for this thread's rows and columns.
   void multiply(int64_t t, const RecurrentPart& part) {

@@ -45,13 +45,19 @@ class TileProducts {
     }
   }
 
-  // The GRU's last gate sees W_hh h through the reset gate.
-  void put(int64_t t, int64_t row, int64_t unit, const Vec<float> (&grads)[Cell::kGrads]) {
-    WORDKILN_UNROLL
-    for (int g = 0; g < kGates; ++g) {
-      store(grads_.at(t, row, g * depth_ * kTileInputs + unit), grads[g + 1 < kGates ? g : Cell::kGrads - 1]);
+  struct Gradients {
+    Bfloat16* tiles;
+    int64_t gate;  // elements between those of two gates
+
+    // The GRU's last gate sees W_hh h through the reset gate.
+    WORDKILN_INLINE void put(int64_t unit, const Vec<float> (&grads)[Cell::kGrads]) const {
+      Bfloat16* to = tiles + offset_in_tiles(static_cast<uint64_t>(unit));
+      WORDKILN_UNROLL
+      for (int g = 0; g < kGates; ++g) store(to + g * gate, grads[g + 1 < kGates ? g : Cell::kGrads - 1]);
     }
-  }
+  };
+
+  Gradients gradients_of(int64_t t, int64_t row) const { return {grads_.row(t, row), depth_ * kTileElements}; }
 
   // carried += the gradient of W_hh h times W_hh, for this thread's rows and columns.
   void multiply(int64_t t, const RecurrentPart& part) {

@@ -46,7 +46,7 @@ class VectorProducts {
 
   void multiply(int64_t t, const RecurrentPart& part) {
     const Range rows = part.rows;
-    const T* previous = h_before(t, rows.begin, 0);
+    const T* previous = h_before(t, rows.begin);
     for (int64_t block = part.blocks.begin; block < part.blocks.end; ++block) {
       const T* weights = packed_ + block * block_size();
       T* to = products_ + (rows.begin * blocks_ + block) * kWidth;
@@ -57,16 +57,18 @@ class VectorProducts {
     }
   }
 
-  // [G, kLanes]
-  const T* at(int64_t row, int64_t vector) const { return products_ + (row * blocks_ + vector) * kWidth; }
+  T* at(int64_t row) const { return products_ + row * blocks_ * kWidth; }
 
-  const T* h_before(int64_t t, int64_t row, int64_t unit) const {
-    const int64_t state = row * hidden_ + unit;
-    return t == 0 ? h0_ + state : out_ + (t - 1) * a_.sizes.batch * hidden_ + state;
+  const T* h_before(int64_t t, int64_t row) const {
+    return t == 0 ? h0_ + row * hidden_ : out_ + ((t - 1) * a_.sizes.batch + row) * hidden_;
   }
 
   // The outputs are the state.
-  void put(int64_t, int64_t, int64_t, Vec<T>, int) {}
+  struct State {
+    void put(int64_t, int, Vec<T>) const {}
+  };
+
+  State state_of(int64_t, int64_t) const { return {}; }
 
  private:
   static constexpr int kGates = Cell::kGates, kVectors = Cell::kVectors, kParts = kGates / kVectors;

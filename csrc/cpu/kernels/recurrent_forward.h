@@ -47,45 +47,45 @@ class ForwardPass {
   static constexpr int kGates = Cell::kGates;
 
   void finish(int64_t t, const RecurrentPart& part) {
-    const int64_t begin = part.blocks.begin * Products::kUnits, last = part.blocks.end * Products::kUnits;
-    const int64_t end = last < hidden_ ? last : hidden_;
+    const int64_t last = part.blocks.end * Products::kUnits;
+    const Range units = {part.blocks.begin * Products::kUnits, last < hidden_ ? last : hidden_};
     for (int64_t row = part.rows.begin; row < part.rows.end; ++row) {
-      const bool goes_on = t < row_length(a_.lengths, row, a_.sizes.steps);
-      for (int64_t unit = begin; unit < end; unit += kLanes<T>) {
-        const ForwardRow<Stored> at = row_at(t, unit, row);
-        if (goes_on) {
-          const Vec<T> h = Cell::finish(at, products_.at(row, unit / kLanes<T>));
-          store(at.out, h, at.units);
-          products_.put(t, row, unit, h, at.units);
-        } else {
-          stay(at);
-        }
+      const ForwardRow<Stored> at = row_at(t, row);
+      if (t >= row_length(a_.lengths, row, a_.sizes.steps)) {
+        stay(at, units);
+        continue;
       }
+      const auto state = products_.state_of(t, row);
+      Cell::finish(at, units, [at, state](int64_t unit, int n, Vec<T> h) __attribute__((always_inline)) {
+        store(at.out + unit, h, n);
+        state.put(unit, n, h);
+      });
     }
   }
 
   // A row behind its length: outputs 0, the state stays.
-  static void stay(const ForwardRow<Stored>& row) {
-    store(row.out, Vec<T>{}, row.units);
-    if (Cell::kHasHiddenNew && row.keep) store(row.hidden_new, Vec<T>{}, row.units);
-    if constexpr (Cell::kHasCells) store(row.cells, load(row.c_before, row.units), row.units);
+  static void stay(const ForwardRow<Stored>& row, Range units) {
+    for_vectors<T>(units.begin, units.end, [&](int64_t unit, int n) {
+      store(row.out + unit, Vec<T>{}, n);
+      if (Cell::kHasHiddenNew && row.keep) store(row.hidden_new + unit, Vec<T>{}, n);
+      if constexpr (Cell::kHasCells) store(row.cells + unit, load(row.c_before + unit, n), n);
+    });
   }
 
-  ForwardRow<Stored> row_at(int64_t t, int64_t unit, int64_t row) const {
-    const int64_t left = hidden_ - unit, all = a_.sizes.batch * hidden_;
-    const int64_t state = row * hidden_ + unit, here = t * all + state;
+  ForwardRow<Stored> row_at(int64_t t, int64_t row) const {
+    const int64_t all = a_.sizes.batch * hidden_, state = row * hidden_, here = t * all + state;
     const T* c_before = t == 0 ? c0_ : shifted(cells_, a_.keep ? (t - 1) * all : 0);
     return {
-        .gates = gates_ + (t * a_.sizes.batch + row) * kGates * hidden_ + unit,
-        .bias = shifted(static_cast<const Stored*>(a_.bias), unit),
-        .bias_hh = shifted(static_cast<const Stored*>(a_.bias_hh), unit),
-        .h_before = products_.h_before(t, row, unit),
+        .gates = gates_ + here * kGates,
+        .bias = static_cast<const Stored*>(a_.bias),
+        .bias_hh = static_cast<const Stored*>(a_.bias_hh),
+        .products = products_.at(row),
+        .h_before = products_.h_before(t, row),
         .c_before = shifted(c_before, state),
         .out = out_ + here,
         .cells = shifted(cells_, a_.keep ? here : state),
         .hidden_new = shifted(static_cast<Stored*>(a_.hidden_new), here),
         .hidden = hidden_,
-        .units = left < kLanes<T> ? static_cast<int>(left) : kLanes<T>,
         .keep = a_.keep,
     };
   }

@@ -13,6 +13,7 @@ class TileProducts {
   typedef Bfloat16 Stored;
   typedef float T;
   static constexpr int64_t kUnits = kTileUnits;
+  static constexpr bool kHasState = Cell::kHasHiddenNew;
 
   explicit TileProducts(const RecurrentForward& a)
       : a_(a),
@@ -36,9 +37,8 @@ class TileProducts {
     if constexpr (kHasState) state_ = take_array<float>(memory, rows_ * hidden_);
     states_.clear();
     for (int64_t row = 0; row < a_.sizes.batch; ++row) {
-      for_vectors<float>(0, hidden_, [&](int64_t unit, int units) {
-        put(-1, row, unit, load(h0_ + row * hidden_ + unit, units), units);
-      });
+      const State state = state_of(-1, row);
+      for_vectors<float>(0, hidden_, [&](int64_t unit, int n) { state.put(unit, n, load(h0_ + row * hidden_ + unit, n)); });
     }
   }
 
@@ -66,20 +66,25 @@ class TileProducts {
                    sums_of_rows(products_ + part.rows.begin * product_row() + begin * kWidth, product_row()), false);
   }
 
-  // [G, kLanes]
-  const float* at(int64_t row, int64_t vector) const { return products_ + row * product_row() + vector * kWidth; }
+  float* at(int64_t row) const { return products_ + row * product_row(); }
 
-  const float* h_before(int64_t, int64_t row, int64_t unit) const { return shifted(state_, row * hidden_ + unit); }
+  const float* h_before(int64_t, int64_t row) const { return shifted(state_, row * hidden_); }
 
-  void put(int64_t t, int64_t row, int64_t unit, Vec<float> h, int units) {
-    store(states_.at(t, row, unit), h);
-    if constexpr (kHasState) store(state_ + row * hidden_ + unit, h, units);
-  }
+  struct State {
+    Bfloat16* tiles;
+    float* wide;
+
+    WORDKILN_INLINE void put(int64_t unit, int n, Vec<float> h) const {
+      store(tiles + offset_in_tiles(static_cast<uint64_t>(unit)), h);
+      if constexpr (kHasState) store(wide + unit, h, n);
+    }
+  };
+
+  State state_of(int64_t t, int64_t row) const { return {states_.row(t, row), shifted(state_, row * hidden_)}; }
 
  private:
   static constexpr int kGates = Cell::kGates;
   static constexpr int64_t kWidth = kGates * kTileSide;
-  static constexpr bool kHasState = Cell::kHasHiddenNew;
 
   int64_t weight_bytes() const { return vectors_ * kGates * depth_ * kTileElements * 2; }
 

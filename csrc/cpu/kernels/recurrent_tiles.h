@@ -33,13 +33,18 @@ struct StepTiles {
   // Inputs that no unit has are never written: they must not be NaN.
   void clear() const { __builtin_memset(data, 0, static_cast<size_t>(elements()) * sizeof(Bfloat16)); }
 
-  Bfloat16* at(int64_t step, int64_t row, int64_t input) const {
-    const int64_t tile = ((step & 1) * rows + row / kTileSide) * depth + input / kTileInputs;
-    return data + tile * kTileElements + row % kTileSide * kTileInputs + input % kTileInputs;
+  Bfloat16* row(int64_t step, int64_t row) const {
+    const int64_t tile = ((step & 1) * rows + row / kTileSide) * depth;
+    return data + tile * kTileElements + row % kTileSide * kTileInputs;
   }
 
-  TileOperand from_row(int64_t step, int64_t row) const { return whole_tiles(at(step, row, 0), 1, depth); }
+  TileOperand from_row(int64_t step, int64_t first) const { return whole_tiles(row(step, first), 1, depth); }
 };
+
+// Where an input of a row lies behind its first one.
+WORDKILN_INLINE uint64_t offset_in_tiles(uint64_t input) {
+  return input / kTileInputs * kTileElements + input % kTileInputs;
+}
 
 // With a tile of rows for each thread and weights that stay in its second cache the batch is cut, which needs no
 // barrier; else the hidden units are: each thread reads only its own part of the weights.
