@@ -114,12 +114,13 @@ def recurrence(kind):
     bias_ih, bias_hh, h, c = torch.randn(gates * 8), torch.randn(gates * 8), torch.zeros(1, 8), torch.zeros(1, 8)
     projected, out, last = torch.randn(1, 1, gates * 8), torch.empty(1, 1, 8), torch.empty(2, 1, 8)
     is_lstm = kind == "lstm"
-    addresses = (projected.data_ptr(), weight_hh.data_ptr(), 0 if is_lstm else bias_hh.data_ptr(), h.data_ptr())
+    biases = (bias_ih.data_ptr(), 0 if is_lstm else bias_hh.data_ptr())
+    addresses = (projected.data_ptr(), weight_hh.data_ptr(), *biases, h.data_ptr())
     rest = (c.data_ptr() if is_lstm else 0, 0, out.data_ptr(), last[0].data_ptr() if is_lstm else 0, 0)
     op, state = (ops.lstm, (h, c)) if is_lstm else (ops.gru, h)
 
     def kernel(kept=(projected, out, c)):
-        F.linear(x, weight_ih, bias_ih)
+        F.linear(x, weight_ih)
         _kernels.recurrent_forward("float32", kind, *addresses, *rest, (1, 1, 8), False, last[1].data_ptr())
 
     layer = (torch.nn.LSTM if is_lstm else torch.nn.GRU)(8, 8)

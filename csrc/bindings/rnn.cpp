@@ -63,8 +63,8 @@ void copy_last(const RecurrentForward& x, size_t element, void* to) {
 }
 
 void forward(const std::string& dtype, const std::string& kind, uintptr_t gates, uintptr_t weight_hh, uintptr_t bias,
-             uintptr_t bias_hh, uintptr_t h0, uintptr_t c0, uintptr_t lengths, uintptr_t out, uintptr_t cells, uintptr_t hidden_new,
-             const Sizes& sizes, bool keep, uintptr_t h) {
+             uintptr_t bias_hh, uintptr_t h0, uintptr_t c0, uintptr_t lengths, uintptr_t out, uintptr_t cells,
+             uintptr_t hidden_new, const Sizes& sizes, bool keep, uintptr_t h) {
   const RecurrentSizes s = to_sizes(sizes);
   const Recurrence recurrence = parse_recurrence(kind);
   const Counts count = count_layer(recurrence, s);
@@ -123,11 +123,10 @@ void backward(const std::string& dtype, const std::string& kind, uintptr_t activ
 }  // namespace
 
 void register_rnn(py::module_& m) {
-  m.def(
-      "has_recurrent", [](const std::string& dtype) { return has_recurrent(parse_dtype(dtype)); }, py::arg("dtype"));
+  m.def("has_recurrent", [](const std::string& dtype) { return has_recurrent(parse_dtype(dtype)); }, py::arg("dtype"));
   m.def("recurrent_forward", &forward, py::arg("dtype"), py::arg("kind"), py::arg("gates"), py::arg("weight_hh"),
-        py::arg("bias"), py::arg("bias_hh"), py::arg("h0"), py::arg("c0"), py::arg("lengths"), py::arg("out"), py::arg("cells"),
-        py::arg("hidden_new"), py::arg("sizes"), py::arg("keep"), py::arg("h") = 0);
+        py::arg("bias"), py::arg("bias_hh"), py::arg("h0"), py::arg("c0"), py::arg("lengths"), py::arg("out"),
+        py::arg("cells"), py::arg("hidden_new"), py::arg("sizes"), py::arg("keep"), py::arg("h") = 0);
   m.def("recurrent_backward", &backward, py::arg("dtype"), py::arg("kind"), py::arg("activations"),
         py::arg("grad_gates"), py::arg("hidden_new"), py::arg("grad_hidden_new"), py::arg("weight_hh"), py::arg("h0"),
         py::arg("c0"), py::arg("lengths"), py::arg("out"), py::arg("cells"), py::arg("grad_out"), py::arg("grad_h"),

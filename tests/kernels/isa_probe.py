@@ -84,13 +84,14 @@ def recurrence(kind: str, gates: int, dtype: str) -> dict[str, np.ndarray]:
     weight = (random.standard_normal((gates * hidden, hidden)) * 0.2).astype(dtype)
     h0, c0, grad_h, grad_c = (random.standard_normal((batch, hidden)).astype(dtype) for _ in range(4))
     out, cells, hidden_new, grad_out = (random.standard_normal((steps, batch, hidden)).astype(dtype) for _ in range(4))
-    bias = random.standard_normal(gates * hidden).astype(dtype)
+    bias, bias_hh = random.standard_normal((2, gates * hidden)).astype(dtype)
+    grad_bias = np.empty((gates + (kind == "gru")) * hidden, dtype)
     lengths = random.integers(0, steps + 1, batch)
-    arrays = map(address, (x, weight, bias, h0, c0, lengths, out, cells, hidden_new))
+    arrays = map(address, (x, weight, bias, bias_hh, h0, c0, lengths, out, cells, hidden_new))
     _kernels.recurrent_forward(dtype, kind, *arrays, sizes, True)
-    arrays = map(address, (x, x, hidden_new, hidden_new, weight, h0, c0, lengths, out, cells, grad_out, grad_h, grad_c))
-    _kernels.recurrent_backward(dtype, kind, *arrays, sizes)
-    results = {"h": out, "grad_gates": x, "grad_h": grad_h}
+    arrays = (x, x, hidden_new, hidden_new, weight, h0, c0, lengths, out, cells, grad_out, grad_h, grad_c, grad_bias)
+    _kernels.recurrent_backward(dtype, kind, *map(address, arrays), sizes)
+    results = {"h": out, "grad_gates": x, "grad_h": grad_h, "grad_bias": grad_bias}
     if kind == "lstm":
         results |= {"cells": cells, "grad_c": grad_c}
     if kind == "gru":

@@ -12,7 +12,7 @@ from wordkiln.errors import ArgumentError
 pytestmark = pytest.mark.abuse
 
 ZERO = (0, 0, 0)
-NONE = (0,) * 13
+NONE = (0,) * 14
 
 
 def attention(dtype="float32", pointers=(0,) * 5, lengths=0, sizes=(0, 1, 1, 0, 0, 1)):
@@ -22,7 +22,7 @@ def attention(dtype="float32", pointers=(0,) * 5, lengths=0, sizes=(0, 1, 1, 0, 
 def test_nothing_to_do_is_fine():
     attention()
     for kind in ("lstm", "gru", "tanh", "relu"):
-        _kernels.recurrent_forward("float64", kind, *NONE[:9], ZERO, True)
+        _kernels.recurrent_forward("float64", kind, *NONE[:10], ZERO, True)
         _kernels.recurrent_backward("float64", kind, *NONE, ZERO)
     _kernels.elementwise("float32", "exp", 0, 0, 0)
 
@@ -167,14 +167,14 @@ def test_attention_refuses_tensors(changes, message):
 )
 def test_recurrence_refuses(sizes, message):
     with pytest.raises(ArgumentError, match=message):
-        _kernels.recurrent_forward("float32", "lstm", *NONE[:9], sizes, True)
+        _kernels.recurrent_forward("float32", "lstm", *NONE[:10], sizes, True)
     with pytest.raises(ArgumentError, match=message.replace("gates", "activations")):
         _kernels.recurrent_backward("float32", "lstm", *NONE, sizes)
 
 
 def test_recurrence_refuses_other_kinds():
     with pytest.raises(ArgumentError, match="kind='mgu'"):
-        _kernels.recurrent_forward("float32", "mgu", *NONE[:9], ZERO, True)
+        _kernels.recurrent_forward("float32", "mgu", *NONE[:10], ZERO, True)
 
 
 CELL = {"dtype": "float32", "kind": "lstm", "sizes": (3, 1, 1), "step": 0, "zoneout": (0.0, 0.0, False, 0, 0)}
@@ -230,14 +230,16 @@ def test_a_cell_s_step_refuses_lengths_out_of_range(length):
 @pytest.mark.parametrize("length", [-1, 4])
 def test_recurrence_refuses_lengths_out_of_range(length):
     lengths = np.array([length])
-    pointers = [lengths.ctypes.data] * 9
+    pointers = [lengths.ctypes.data] * 10
     with pytest.raises(ArgumentError, match=rf"lengths\[0\]={length}: must be 0 to 3"):
         _kernels.recurrent_forward("float32", "tanh", *pointers, (3, 1, 1), True)
 
 
 def test_a_type_without_a_kernel_is_refused():
-    with pytest.raises(ArgumentError, match="recurrent_forward: there is no kernel for dtype='bfloat16'"):
-        _kernels.recurrent_forward("bfloat16", "lstm", *NONE[:9], ZERO, True)
+    somewhere = np.zeros(3).ctypes.data
+    arrays = (*(somewhere,) * 6, 0, *(somewhere,) * 7)  # but for lengths, which are looked at before
+    with pytest.raises(ArgumentError, match="cell_forward: there is no kernel for dtype='bfloat16'"):
+        _kernels.cell_forward(arrays=arrays, **CELL_FORWARD, **CELL | {"dtype": "bfloat16"})
 
 
 def cross_entropy(pointers=(0,) * 7, sizes=(0, 1, 1)):

@@ -218,7 +218,7 @@ def test_lstm_forward():
         rows = gates.shape[1]
         h, c = (hollow(rows, HIDDEN, dtype=torch.float32) for _ in range(2))
         out, cells = torch.empty(STEPS, rows, HIDDEN), torch.empty(rows, HIDDEN)
-        arrays = addresses(gates, weight, None, h, c, None, out, cells, None)
+        arrays = addresses(gates, weight, None, None, h, c, None, out, cells, None)
         _kernels.recurrent_forward("float32", "lstm", *arrays, (STEPS, rows, HIDDEN), False)
         return out[:, -3:], cells[-3:]
 
@@ -234,7 +234,9 @@ def test_lstm_backward():
         c0, cells = hollow(rows, HIDDEN, dtype=torch.float32), hollow(STEPS, rows, HIDDEN, dtype=torch.float32)
         grad_gates, grad_h, grad_c = torch.empty_like(gates), torch.zeros(rows, HIDDEN), torch.zeros(rows, HIDDEN)
         grad_h[-3:] = 1
-        arrays = addresses(gates, grad_gates, None, None, weight, None, c0, None, None, cells, None, grad_h, grad_c)
+        arrays = addresses(
+            gates, grad_gates, None, None, weight, None, c0, None, None, cells, None, grad_h, grad_c, None
+        )
         _kernels.recurrent_backward("float32", "lstm", *arrays, (STEPS, rows, HIDDEN))
         return grad_gates[:, -3:], grad_h[-3:], grad_c[-3:]
 

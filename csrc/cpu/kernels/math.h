@@ -102,7 +102,8 @@ WORDKILN_INLINE Reduced<T> reduce(Vec<T> x) {
   return {(Int)shifted, r + r * r * p};
 }
 
-// 2^n for -kBias < n <= kBias, n with kRound above it: its bias is that of an exponent, what else it has is shifted out.
+// 2^n for -kBias < n <= kBias, n with kRound above it: its bias is that of an exponent, what else it has is shifted
+// out.
 template <typename T>
 WORDKILN_INLINE Vec<T> power_of_two(typename Simd<T>::Int n) {
   return (Vec<T>)(n << ExpConstants<T>::kMantissa);

@@ -75,7 +75,8 @@ class BackwardPass {
       const Stored* grad_out = shifted(grad_out_, here * hidden_);
       const T* last = t + 1 == length ? grad_h_ + row * hidden_ : nullptr;
       T* carried = products_.carried(row, 0);
-      Stored *grad_gates = grad_gates_ + here * kGates * hidden_, *grad_hidden_new = shifted(grad_hidden_new_, here * hidden_);
+      Stored *grad_gates = grad_gates_ + here * kGates * hidden_,
+             *grad_hidden_new = shifted(grad_hidden_new_, here * hidden_);
       const int64_t hidden = hidden_;
       const auto each = [=](int64_t unit, int n) __attribute__((always_inline)) {
         Vec<T> grads[kGrads] = {};  // as they are behind the row's length
@@ -99,9 +100,9 @@ class BackwardPass {
     if (sums != nullptr) finish_step(sums);
   }
 
-  // sums: over a thread's rows, [2][vector of units][kGrads][kLanes]: of this step, and of the steps before. One sum over
-  // all rows of all steps would lose small gradients. Not a row for each gate: at 4 KB from the gradients' own rows a
-  // load would wait for their stores.
+  // sums: over a thread's rows, [2][vector of units][kGrads][kLanes]: of this step, and of the steps before. One sum
+  // over all rows of all steps would lose small gradients. Not a row for each gate: at 4 KB from the gradients' own
+  // rows a load would wait for their stores.
   void finish_step(T* sums) const {
     const int64_t all = kGrads * sum_width();
     for (int64_t i = 0; i < all; i += kLanes<T>) {

@@ -22,9 +22,7 @@ class TileProducts {
 
   int64_t blocks() const { return depth_; }
 
-  int64_t bytes() const {
-    return weight_bytes() + grads_.elements() * 2 + grads_.rows * kTileSide * carried_row() * 4;
-  }
+  int64_t bytes() const { return weight_bytes() + grads_.elements() * 2 + grads_.rows * kTileSide * carried_row() * 4; }
 
   void take(char* memory) {
     packed_ = take_array<Bfloat16>(memory, weight_bytes() / 2);

@@ -4,8 +4,9 @@
 // pre-activations, and what of the gradient of h_before does not go through W_hh (`backward`). `kVectors` of its gates
 // are multiplied at a time. The maths is in docs/recurrence.md.
 //
-// `finish` goes through a row once for each sigmoid and tanh: with all of a vector's in one turn the processor waits for
-// each one's chain of dependent steps, as the next turn's lie too far ahead for it (39 ns a vector of an LSTM, now 27).
+// `finish` goes through a row once for each sigmoid and tanh: with all of a vector's in one turn the processor waits
+// for each one's chain of dependent steps, as the next turn's lie too far ahead for it (39 ns a vector of an LSTM, now
+// 27).
 #pragma once
 
 #include "cpu/kernels/math.h"
@@ -81,7 +82,8 @@ struct LstmCell {
     }
     for_vectors<T>(units.begin, units.end, [&](int64_t unit, int n) __attribute__((always_inline)) {
       const T* gates = row.products + unit * kGates;
-      const Vec<T> c = load(gates + kLanes<T>) * load(row.c_before + unit, n) + load(gates) * load(gates + 2 * kLanes<T>);
+      const Vec<T> c =
+          load(gates + kLanes<T>) * load(row.c_before + unit, n) + load(gates) * load(gates + 2 * kLanes<T>);
       store(row.cells + unit, c, n);
       put(unit, n, load(gates + 3 * kLanes<T>) * tanh<T>(c));
     });

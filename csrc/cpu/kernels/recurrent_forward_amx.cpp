@@ -38,7 +38,8 @@ class TileProducts {
     states_.clear();
     for (int64_t row = 0; row < a_.sizes.batch; ++row) {
       const State state = state_of(-1, row);
-      for_vectors<float>(0, hidden_, [&](int64_t unit, int n) { state.put(unit, n, load(h0_ + row * hidden_ + unit, n)); });
+      for_vectors<float>(0, hidden_,
+                         [&](int64_t unit, int n) { state.put(unit, n, load(h0_ + row * hidden_ + unit, n)); });
     }
   }
 

@@ -4,8 +4,8 @@
 // bfloat16 rounds h for its product and for the outputs, and sums in float32; a GRU goes on from its h in float32.
 //
 // Sizes: T time steps, B batch rows, H hidden units, G gates (4, 3 or 1). All arrays are contiguous, of elements of
-// `dtype`; where that is bfloat16, c0, cells, grad_h, grad_c and grad_bias are float32. Gates are in torch's order: LSTM input,
-// forget, cell, output; GRU reset, update, new. Arrays must not overlap, except where said.
+// `dtype`; where that is bfloat16, c0, cells, grad_h, grad_c and grad_bias are float32. Gates are in torch's order:
+// LSTM input, forget, cell, output; GRU reset, update, new. Arrays must not overlap, except where said.
 #pragma once
 
 #include <cstdint>
