@@ -6,6 +6,7 @@ MALLOC_MMAP_THRESHOLD_=8589934592 MALLOC_TRIM_THRESHOLD_=17179869184 MALLOC_TOP_
 
 import dataclasses
 
+import limits
 import pairs
 import pytest
 import torch
@@ -52,27 +53,19 @@ def run(attend, inputs):
         return (attend(*inputs),)
 
 
-def compare(work, ours, theirs, inputs, goals, *, train, scores, check=equal, repeat=1):
+def compare(work, ours, theirs, inputs, goals, *, train, scores, check=equal):
     """`scores`: how many of them a call needs."""
     call = step if train else run
-
-    def several(attend):
-        def work():
-            for _ in range(repeat):
-                result = call(attend, inputs)
-            return result
-
-        return work
-
     row = pairs.compare(
         f"{work} {'fwd+bwd' if train else 'fwd'}",
         PEER,
-        several(ours),
-        several(theirs),
+        lambda: call(ours, inputs),
+        lambda: call(theirs, inputs),
         equal=check,
         # Forward 2 products, backward 5.
-        amount=repeat * (14 if train else 4) * scores * inputs[0].shape[-1] / 1e9,
+        amount=(14 if train else 4) * scores * inputs[0].shape[-1] / 1e9,
         unit="GFLOP",
+        limit_per_second=limits.fma_peak() if inputs[0].dtype == torch.float32 else None,
     )
     pairs.ROWS[-1] = dataclasses.replace(row, verdict=pairs.judge(row.ratio, *goals))
 
@@ -158,20 +151,40 @@ def test_key_lengths():
     )
 
 
+def decode(attend, caches):
+    """A query for each cache; the last one's output."""
+    with torch.no_grad():
+        for cache in caches:
+            result = attend(*cache)
+    return (result,)
+
+
+# In a model's step a cache comes from memory, as weights were read in between. With `from_memory` False it is the same
+# one again and again.
+@pytest.mark.parametrize("from_memory", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("keys", [128, 1024, 4096])
 @pytest.mark.parametrize("batch", [1, 8])
 @pytest.mark.parametrize(("heads", "kv_heads", "size"), [(12, 12, 64), (32, 8, 128)])
-def test_decoding(heads, kv_heads, size, batch, keys, dtype):
+def test_decoding(heads, kv_heads, size, batch, keys, dtype, from_memory):
     goals = {(12, torch.float32): (1.6, 2.5), (12, torch.bfloat16): (12.0, 18.0)}
     goals |= {(32, torch.float32): (3.5, 6.0), (32, torch.bfloat16): (20.0, 30.0)}
-    compare(
-        f"decoding {str(dtype)[6:]} B{batch} H{heads}/{kv_heads} K{keys} D{size}",
-        ops.attention,
-        lambda q, k, v: F.scaled_dot_product_attention(q, k, v, enable_gqa=heads != kv_heads),
-        draw((batch, heads, kv_heads, keys, size), dtype, queries=1),
-        goals[heads, dtype],
-        train=False,
-        scores=batch * heads * keys,
-        repeat=max(1, 2**19 // (batch * kv_heads * keys)),
+    shape = (batch, heads, kv_heads, keys, size)
+    first = draw(shape, dtype, queries=1)
+    cache_bytes = sum(x.nbytes for x in first[1:])
+    if from_memory:
+        total = 2 * limits.FAR_MEGABYTES << 20
+        caches = [[x.clone() for x in first] for _ in range(total // cache_bytes)]
+    else:
+        caches = [first] * max(1, 2**19 // (batch * kv_heads * keys))
+    pairs.compare(
+        f"decoding {str(dtype)[6:]} B{batch} H{heads}/{kv_heads} K{keys} D{size}{' from memory' * from_memory}",
+        PEER,
+        lambda: decode(ops.attention, caches),
+        lambda: decode(lambda q, k, v: F.scaled_dot_product_attention(q, k, v, enable_gqa=heads != kv_heads), caches),
+        equal=equal,
+        amount=len(caches) * cache_bytes / 1e9,
+        unit="GB",
+        limit_per_second=limits.read_bandwidth(limits.FAR_MEGABYTES if from_memory else cache_bytes >> 20),
+        goal=goals[heads, dtype],
     )

@@ -1,5 +1,6 @@
 """Products of a few rows with packed weights against torch's `F.linear`."""
 
+import limits
 import pairs
 import pytest
 import torch
@@ -34,4 +35,5 @@ def test_few_rows(rows, inputs, outputs, storage):
         equal=lambda a, b: torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3),
         amount=20 * 2 * rows * inputs * outputs / 1e9,
         unit="GFLOP",
+        limit_per_second=limits.fma_peak(),
     )

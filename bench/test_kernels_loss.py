@@ -1,5 +1,6 @@
 """The vocabulary loss, and the norm and the activation of a layer, forward and backward, against torch's own."""
 
+import limits
 import pairs
 import pytest
 import torch
@@ -44,6 +45,7 @@ def test_vocabulary_loss(size, vocab, dtype):
         equal=close if dtype == torch.float32 else about_equal,
         amount=6 * tokens * size * vocab / 1e9,
         unit="GFLOP",
+        limit_per_second=limits.fma_peak() if dtype == torch.float32 else None,
     )
 
 

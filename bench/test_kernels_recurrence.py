@@ -4,6 +4,7 @@ Give torch the tuned allocator too: `MALLOC_MMAP_THRESHOLD_=8589934592 MALLOC_TR
 MALLOC_TOP_PAD_=268435456`.
 """
 
+import limits
 import numpy as np
 import pairs
 import pytest
@@ -71,6 +72,7 @@ def test_sequence(kind, mode, shape):
         equal=lambda a, b: [close(one, other) for one, other in zip(a, b, strict=True)],
         amount=flops * (3 if mode == "training" else 1) / 1e9,
         unit="GFLOP",
+        limit_per_second=limits.fma_peak(),
         rounds=5,
     )
     if (kind, mode) in MUST:
@@ -136,6 +138,7 @@ def test_lstm_step(layers, hidden, storage):
         equal=lambda a, b: torch.testing.assert_close(a, b, rtol=0, atol=1e-4 if storage == "float32" else 2e-2),
         amount=step.bytes / 1e9,
         unit="GB",
+        limit_per_second=limits.read_bandwidth(step.bytes >> 20),
         rounds=15,
     )
     pairs.NOTES.append(f"{row.work}: {pairs.judge(row.ratio, 8, 20)}")

@@ -35,8 +35,10 @@ struct DecodeScratch {
 
 // Scores of `count` <= kKeys keys against kRows queries, a lane each: row after row. A key is read from its first
 // element to its last, four at a time, as prefetchers follow it: a key for each lane at once took an eighth longer.
+// ahead: how many elements behind each read one the next panel's are, to fetch them.
 template <typename E, int kRows, typename C = Computed<E>>
-WORDKILN_INLINE Vec<C> dot_keys(Matrix<const E> keys, int64_t count, const C* q, int64_t q_row, int64_t head_size) {
+WORDKILN_INLINE Vec<C> dot_keys(Matrix<const E> keys, int64_t count, const C* q, int64_t q_row, int64_t head_size,
+                                int64_t ahead) {
   constexpr int kKeys = kLanes<C> / kRows, kAtOnce = kKeys < 4 ? kKeys : 4;
   Vec<C> sums[kLanes<C>];
   WORDKILN_UNROLL
@@ -49,6 +51,7 @@ WORDKILN_INLINE Vec<C> dot_keys(Matrix<const E> keys, int64_t count, const C* q,
       const int lanes = static_cast<int>(smaller(head_size - d, kLanes<C>));
       WORDKILN_UNROLL
       for (int k = 0; k < kAtOnce; ++k) {
+        __builtin_prefetch(key[k] + d + ahead, 0, 2);
         const Vec<C> y = lanes == kLanes<C> ? load(key[k] + d) : load(key[k] + d, lanes);
         WORDKILN_UNROLL
         for (int i = 0; i < kRows; ++i) acc[i][k] += load(q + i * q_row + d) * y;
@@ -66,7 +69,7 @@ WORDKILN_INLINE Vec<C> dot_keys(Matrix<const E> keys, int64_t count, const C* q,
 // out[i] += weights[i] values, for kRows rows and kVectors vectors of columns; the last one of `lanes` elements.
 template <typename E, int kRows, int kVectors, typename C = Computed<E>>
 WORDKILN_INLINE void add_values(const C* weights, Matrix<const E> values, int64_t count, int lanes, C* out,
-                                int64_t out_row) {
+                                int64_t out_row, int64_t ahead) {
   Vec<C> acc[kRows][kVectors];
   WORDKILN_UNROLL
   for (int i = 0; i < kRows; ++i) {
@@ -77,6 +80,7 @@ WORDKILN_INLINE void add_values(const C* weights, Matrix<const E> values, int64_
     Vec<C> value[kVectors];
     WORDKILN_UNROLL
     for (int j = 0; j < kVectors; ++j) {
+      __builtin_prefetch(values[k] + j * kLanes<C> + ahead, 0, 2);
       value[j] = j + 1 < kVectors || lanes == kLanes<C> ? load(values[k] + j * kLanes<C>)
                                                         : load(values[k] + j * kLanes<C>, lanes);
     }
@@ -160,7 +164,9 @@ class AttentionDecodePass {
     const int64_t end = smaller(keys.end, (chunk + 1) * kChunk);
     for (int64_t key = keys.begin > chunk * kChunk ? keys.begin : chunk * kChunk; key < end;) {
       const int64_t count = together(key, end);
-      run_panel(row, kv_head, key, count, scratch, sums);
+      // What lies behind the chunk or in another page is another's.
+      const int64_t ahead = a_.pages.table == nullptr && key + count < end ? kPanel : 0;
+      run_panel(row, kv_head, key, count, ahead, scratch, sums);
       key += count;
     }
   }
@@ -178,28 +184,30 @@ class AttentionDecodePass {
     return head_of<T>(x, strides, page, kv_head, key % a_.pages.page_size);
   }
 
-  void run_panel(const Row& row, int64_t kv_head, int64_t key, int64_t count, const DecodeScratch<C>& scratch,
-                 const DecodeSums<C>& sums) const {
+  // ahead: how many keys on the next panel is, to be fetched meanwhile; 0: not. (Prefetchers stop at each page of 4 KB.
+  // From memory and a far cache this takes a fifth to a third off the time.)
+  void run_panel(const Row& row, int64_t kv_head, int64_t key, int64_t count, int64_t ahead,
+                 const DecodeScratch<C>& scratch, const DecodeSums<C>& sums) const {
     const Matrix<const T> k = rows_from(a_.k, a_.k_strides, row.index, kv_head, key);
     const Matrix<const T> v = rows_from(a_.v, a_.v_strides, row.index, kv_head, key);
     for (int64_t i = 0; i < used_rows(); i += used_rows() == 1 ? 1 : kScored) {
       if (used_rows() == 1) {
-        score<1>(k, count, scratch.q, scratch.scores);
+        score<1>(k, count, ahead * k.row, scratch.q, scratch.scores);
       } else {
-        score<kScored>(k, count, scratch.q + i * width_, scratch.scores + i * kPanel);
+        score<kScored>(k, count, ahead * k.row, scratch.q + i * width_, scratch.scores + i * kPanel);
       }
     }
     for (int64_t i = 0; i < used_rows(); ++i) weigh(row, kv_head, i, key, count, scratch.scores + i * kPanel, sums);
-    add(scratch.scores, v, count, sums.out);
+    add(scratch.scores, v, count, ahead * v.row, sums.out);
   }
 
   template <int kRows>
-  void score(Matrix<const T> keys, int64_t count, const C* q, C* scores) const {
+  void score(Matrix<const T> keys, int64_t count, int64_t ahead, const C* q, C* scores) const {
     constexpr int kKeys = kLanes<C> / kRows;
     for (int64_t j = 0; j < round_up(count, kLanes<C>); j += kKeys) {
       const int64_t at = smaller(j, count - 1);
       C lanes[kLanes<C>];
-      store(lanes, dot_keys<T, kRows>({keys[at], keys.row}, count - at, q, width_, s_.head_size));
+      store(lanes, dot_keys<T, kRows>({keys[at], keys.row}, count - at, q, width_, s_.head_size, ahead));
       for (int i = 0; i < kRows; ++i) __builtin_memcpy(scores + i * kPanel + j, lanes + i * kKeys, kKeys * sizeof(C));
     }
   }
@@ -218,23 +226,23 @@ class AttentionDecodePass {
     if (shrink[0] != C{1}) scale_row(sums.out + i * width_, width_, shrink[0]);
   }
 
-  void add(const C* weights, Matrix<const T> values, int64_t count, C* out) const {
-    if (used_rows() == 1) return add_rows<1>(weights, values, count, out);
+  void add(const C* weights, Matrix<const T> values, int64_t count, int64_t ahead, C* out) const {
+    if (used_rows() == 1) return add_rows<1>(weights, values, count, ahead, out);
     for (int64_t i = 0; i < used_rows(); i += kRowsTogether) {
-      add_rows<kRowsTogether>(weights + i * kPanel, values, count, out + i * width_);
+      add_rows<kRowsTogether>(weights + i * kPanel, values, count, ahead, out + i * width_);
     }
   }
 
   template <int kRows>
-  void add_rows(const C* weights, Matrix<const T> values, int64_t count, C* out) const {
+  void add_rows(const C* weights, Matrix<const T> values, int64_t count, int64_t ahead, C* out) const {
     constexpr int64_t kLane = kLanes<C>;
     int64_t d = 0;
     for (; d + 4 * kLane <= s_.head_size; d += 4 * kLane) {
-      add_values<T, kRows, 4>(weights, {values.data + d, values.row}, count, kLanes<C>, out + d, width_);
+      add_values<T, kRows, 4>(weights, {values.data + d, values.row}, count, kLanes<C>, out + d, width_, ahead);
     }
     for (; d < s_.head_size; d += kLane) {
       const int lanes = static_cast<int>(smaller(s_.head_size - d, kLane));
-      add_values<T, kRows, 1>(weights, {values.data + d, values.row}, count, lanes, out + d, width_);
+      add_values<T, kRows, 1>(weights, {values.data + d, values.row}, count, lanes, out + d, width_, ahead);
     }
   }
 

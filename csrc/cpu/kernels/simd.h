@@ -207,17 +207,26 @@ WORDKILN_INLINE void store(Bfloat16* to, Vec<float> x) {
   __builtin_memcpy(to, &narrowed, sizeof narrowed);
 }
 
+// Masked as those of float32 are.
 WORDKILN_INLINE Vec<float> load(const Bfloat16* from, int lanes) {
   if (lanes >= kLanes<float>) return load(from);
+#if defined(__AVX512BW__) && defined(__AVX512VL__)
+  return widen((HalfWords)_mm256_maskz_loadu_epi16(static_cast<__mmask16>((1 << lanes) - 1), from));
+#else
   HalfWords x = {};
   for (int i = 0; i < lanes; ++i) x[i] = from[i].bits;
   return widen(x);
+#endif
 }
 
 WORDKILN_INLINE void store(Bfloat16* to, Vec<float> x, int lanes) {
   if (lanes >= kLanes<float>) return store(to, x);
   const HalfWords narrowed = narrow(x);
+#if defined(__AVX512BW__) && defined(__AVX512VL__)
+  _mm256_mask_storeu_epi16(to, static_cast<__mmask16>((1 << lanes) - 1), (__m256i)narrowed);
+#else
   for (int i = 0; i < lanes; ++i) to[i].bits = narrowed[i];
+#endif
 }
 
 // The low half of x * y in 64 bits, and its high half.
