@@ -114,8 +114,7 @@ def recurrence(kind):
     bias_ih, bias_hh, h, c = torch.randn(gates * 8), torch.randn(gates * 8), torch.zeros(1, 8), torch.zeros(1, 8)
     projected, out, last = torch.randn(1, 1, gates * 8), torch.empty(1, 1, 8), torch.empty(2, 1, 8)
     is_lstm = kind == "lstm"
-    biases = (bias_ih.data_ptr(), 0 if is_lstm else bias_hh.data_ptr())
-    addresses = (projected.data_ptr(), weight_hh.data_ptr(), *biases, h.data_ptr())
+    addresses = [array.data_ptr() for array in (projected, weight_hh, bias_ih, bias_hh, h)]
     rest = (c.data_ptr() if is_lstm else 0, 0, out.data_ptr(), last[0].data_ptr() if is_lstm else 0, 0)
     op, state = (ops.lstm, (h, c)) if is_lstm else (ops.gru, h)
 

@@ -62,7 +62,7 @@ void copy_last(const RecurrentForward& x, size_t element, void* to) {
   }
 }
 
-void forward(const std::string& dtype, const std::string& kind, uintptr_t gates, uintptr_t weight_hh, uintptr_t bias,
+void forward(const std::string& dtype, const std::string& kind, uintptr_t gates, uintptr_t weight_hh, uintptr_t bias_ih,
              uintptr_t bias_hh, uintptr_t h0, uintptr_t c0, uintptr_t lengths, uintptr_t out, uintptr_t cells,
              uintptr_t hidden_new, const Sizes& sizes, bool keep, uintptr_t h) {
   const RecurrentSizes s = to_sizes(sizes);
@@ -72,7 +72,7 @@ void forward(const std::string& dtype, const std::string& kind, uintptr_t gates,
       .kind = recurrence,
       .gates = to_pointer("gates", gates, count.gates),
       .weight_hh = to_pointer("weight_hh", weight_hh, count.weight),
-      .bias = to_pointer("bias", bias, 0),
+      .bias_ih = to_pointer("bias_ih", bias_ih, 0),
       .bias_hh = to_pointer("bias_hh", bias_hh, 0),
       .h0 = to_pointer("h0", h0, count.h),
       .c0 = to_pointer("c0", c0, count.c),
@@ -125,7 +125,7 @@ void backward(const std::string& dtype, const std::string& kind, uintptr_t activ
 void register_rnn(py::module_& m) {
   m.def("has_recurrent", [](const std::string& dtype) { return has_recurrent(parse_dtype(dtype)); }, py::arg("dtype"));
   m.def("recurrent_forward", &forward, py::arg("dtype"), py::arg("kind"), py::arg("gates"), py::arg("weight_hh"),
-        py::arg("bias"), py::arg("bias_hh"), py::arg("h0"), py::arg("c0"), py::arg("lengths"), py::arg("out"),
+        py::arg("bias_ih"), py::arg("bias_hh"), py::arg("h0"), py::arg("c0"), py::arg("lengths"), py::arg("out"),
         py::arg("cells"), py::arg("hidden_new"), py::arg("sizes"), py::arg("keep"), py::arg("h") = 0);
   m.def("recurrent_backward", &backward, py::arg("dtype"), py::arg("kind"), py::arg("activations"),
         py::arg("grad_gates"), py::arg("hidden_new"), py::arg("grad_hidden_new"), py::arg("weight_hh"), py::arg("h0"),

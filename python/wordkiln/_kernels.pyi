@@ -128,7 +128,7 @@ def recurrent_forward(
     kind: str,
     gates: int,
     weight_hh: int,
-    bias: int,
+    bias_ih: int,
     bias_hh: int,
     h0: int,
     c0: int,

@@ -233,7 +233,7 @@ def test_opcheck(kind, full):
     x, weight_ih, weight_hh, bias, bias_hh, h0, *cells = draw(kind, shape)
     optional = [
         bias,
-        bias_hh if kind == "gru" else None,
+        bias_hh,
         h0,
         cells[0] if cells else None,
         draw_lengths(shape),
@@ -246,9 +246,7 @@ def test_opcheck(kind, full):
         optional = [None if t is None else t.detach() for t in optional[2:]] if full else [None] * 3
         known = (kind, x.detach(), weight_ih.detach(), weight_hh.detach(), *optional, out, *saved)
         grads = (out.clone(), h, c if kind == "lstm" else None) if full else (None, h, None)
-        torch.library.opcheck(
-            torch.ops.wordkiln.recurrent_backward.default, (*known, *grads, [*[full] * 4, full and kind == "gru"])
-        )
+        torch.library.opcheck(torch.ops.wordkiln.recurrent_backward.default, (*known, *grads, [full] * 5))
 
 
 @every_kind

@@ -29,7 +29,7 @@ template <typename Stored>
 struct ForwardRow {
   typedef Computed<Stored> T;
   Stored* gates;
-  const Stored* bias;
+  const Stored* bias_ih;
   const Stored* bias_hh;
   T* products;        // W_hh h, [vector of units][gate][kLanes]; becomes the gates
   const T* h_before;  // GRU
@@ -40,10 +40,17 @@ struct ForwardRow {
   int64_t hidden;
   bool keep;
 
-  // The pre-activation of a gate but for W_hh h.
-  WORDKILN_INLINE Vec<T> gate(int g, int64_t unit, int units) const {
+  // What the inputs and their bias give to a gate.
+  WORDKILN_INLINE Vec<T> from_inputs(int g, int64_t unit, int units) const {
     const Vec<T> x = load(gates + g * hidden + unit, units);
-    return bias == nullptr ? x : x + load(bias + g * hidden + unit, units);
+    return bias_ih == nullptr ? x : x + load(bias_ih + g * hidden + unit, units);
+  }
+
+  // What W_hh h and its bias give to a gate, of so many.
+  template <int kGates>
+  WORDKILN_INLINE Vec<T> from_state(int g, int64_t unit, int units) const {
+    const Vec<T> x = load(products + unit * kGates + g * kLanes<T>);
+    return bias_hh == nullptr ? x : x + load(bias_hh + g * hidden + unit, units);
   }
 };
 
@@ -74,9 +81,9 @@ struct LstmCell {
     WORDKILN_UNROLL
     for (int g = 0; g < kGates; ++g) {
       for_vectors<T>(units.begin, units.end, [&](int64_t unit, int n) __attribute__((always_inline)) {
-        T* product = row.products + unit * kGates + g * kLanes<T>;
-        const Vec<T> a = row.gate(g, unit, n) + load(product), gate = activate(g, a);
-        store(product, gate);
+        const Vec<T> a = row.from_inputs(g, unit, n) + row.template from_state<kGates>(g, unit, n);
+        const Vec<T> gate = activate(g, a);
+        store(row.products + unit * kGates + g * kLanes<T>, gate);
         if (row.keep) keep_gate(row.gates + g * row.hidden + unit, a, gate, n);
       });
     }
@@ -119,27 +126,22 @@ struct GruCell {
     WORDKILN_UNROLL
     for (int g = 0; g < 2; ++g) {
       for_vectors<T>(units.begin, units.end, [&](int64_t unit, int n) __attribute__((always_inline)) {
-        const Vec<T> a = row.gate(g, unit, n) + recurrent(row, g, unit, n), gate = activate(g, a);
+        const Vec<T> a = row.from_inputs(g, unit, n) + row.template from_state<kGates>(g, unit, n);
+        const Vec<T> gate = activate(g, a);
         store(row.products + unit * kGates + g * kLanes<T>, gate);
         if (row.keep) keep_gate(row.gates + g * row.hidden + unit, a, gate, n);
       });
     }
     for_vectors<T>(units.begin, units.end, [&](int64_t unit, int n) __attribute__((always_inline)) {
       const T* gates = row.products + unit * kGates;
-      const Vec<T> hidden_new = recurrent(row, 2, unit, n);
-      const Vec<T> a = row.gate(2, unit, n) + load(gates) * hidden_new, fresh = activate(2, a);
+      const Vec<T> hidden_new = row.template from_state<kGates>(2, unit, n);
+      const Vec<T> a = row.from_inputs(2, unit, n) + load(gates) * hidden_new, fresh = activate(2, a);
       if (row.keep) {
         keep_gate(row.gates + 2 * row.hidden + unit, a, fresh, n);
         store(row.hidden_new + unit, hidden_new, n);
       }
       put(unit, n, fresh + load(gates + kLanes<T>) * (load(row.h_before + unit, n) - fresh));
     });
-  }
-
-  // What W_hh h and its bias give to a gate.
-  WORDKILN_INLINE static Vec<T> recurrent(const ForwardRow<Stored>& row, int g, int64_t unit, int units) {
-    const Vec<T> sum = load(row.products + unit * kGates + g * kLanes<T>);
-    return row.bias_hh == nullptr ? sum : sum + load(row.bias_hh + g * row.hidden + unit, units);
   }
 
   WORDKILN_INLINE static Vec<T> backward(const BackwardRow<Stored>& row, int64_t unit, int n, Vec<T> grad_h,
@@ -164,7 +166,7 @@ struct PlainCell {
   template <typename Put>
   static void finish(const ForwardRow<Stored>& row, Range units, Put put) {
     for_vectors<T>(units.begin, units.end, [&](int64_t unit, int n) __attribute__((always_inline)) {
-      const Vec<T> sum = row.gate(0, unit, n) + load(row.products + unit);
+      const Vec<T> sum = row.from_inputs(0, unit, n) + row.template from_state<kGates>(0, unit, n);
       if constexpr (kRectified) {
         put(unit, n, sum < T{0} ? Vec<T>{} : sum);  // a NaN stays one
       } else {

@@ -77,7 +77,7 @@ class ForwardPass {
     const T* c_before = t == 0 ? c0_ : shifted(cells_, a_.keep ? (t - 1) * all : 0);
     return {
         .gates = gates_ + here * kGates,
-        .bias = static_cast<const Stored*>(a_.bias),
+        .bias_ih = static_cast<const Stored*>(a_.bias_ih),
         .bias_hh = static_cast<const Stored*>(a_.bias_hh),
         .products = products_.at(row),
         .h_before = products_.h_before(t, row),

@@ -29,8 +29,8 @@ struct RecurrentForward {
   void* gates;             // [T, B, GH] in: pre-activations but for biases and W_hh h; out, if `keep`: gates,
                            // or in bfloat16 what the gates' sigmoid and tanh are taken of
   const void* weight_hh;   // [GH, H]
-  const void* bias;        // [GH] added to the pre-activations; or null: zero
-  const void* bias_hh;     // GRU: [3H] added to W_hh h, which the reset gate multiplies; or null: zero
+  const void* bias_ih;     // [GH] added to the pre-activations; or null: zero
+  const void* bias_hh;     // [GH] added to W_hh h, of which a GRU's reset gate multiplies a part; or null: zero
   const void* h0;          // [B, H]
   const void* c0;          // LSTM: [B, H]
   const int64_t* lengths;  // [B] 0 to T: behind it a row's outputs are 0 and its state stays; or null: T

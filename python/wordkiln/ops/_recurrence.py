@@ -78,8 +78,7 @@ def lstm(
         if lacks is not None:
             warn_once("lstm", lacks)
             return reference.lstm(x, weight_ih, weight_hh, bias_ih, bias_hh, state, lengths)
-    bias = bias_ih if bias_hh is None else bias_hh if bias_ih is None else bias_ih + bias_hh
-    out, h, c = _run(device, "lstm", x, weight_ih, weight_hh, bias, None, h0, c0, lengths)
+    out, h, c = _run(device, "lstm", x, weight_ih, weight_hh, bias_ih, bias_hh, h0, c0, lengths)
     return out, (h, c)
 
 
@@ -179,8 +178,7 @@ def rnn(
         if lacks is not None:
             warn_once("rnn", lacks)
             return reference.rnn(x, weight_ih, weight_hh, bias_ih, bias_hh, state, nonlinearity, lengths)
-    bias = bias_ih if bias_hh is None else bias_hh if bias_ih is None else bias_ih + bias_hh
-    out, h, _ = _run(None, nonlinearity, x, weight_ih, weight_hh, bias, None, state, None, lengths)
+    out, h, _ = _run(None, nonlinearity, x, weight_ih, weight_hh, bias_ih, bias_hh, state, None, lengths)
     return out, h
 
 
@@ -190,7 +188,7 @@ def _run(
     x: Tensor,
     weight_ih: Tensor,
     weight_hh: Tensor,
-    bias: Tensor | None,
+    bias_ih: Tensor | None,
     bias_hh: Tensor | None,
     h0: Tensor | None,
     c0: Tensor | None,
@@ -198,7 +196,7 @@ def _run(
 ) -> tuple[Tensor, Tensor, Tensor]:
     if lengths is not None:
         x, lengths = without_padding(x, lengths)
-    inputs = (x, weight_ih, weight_hh, bias, bias_hh, h0, c0)
+    inputs = (x, weight_ih, weight_hh, bias_ih, bias_hh, h0, c0)
     out, h, c, *_ = recurrent(kind, *inputs, lengths, wants_gradient(inputs), device=device)
     return out, h, c
 

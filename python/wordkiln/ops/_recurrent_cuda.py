@@ -16,7 +16,7 @@ def forward(
     x: Tensor,
     weight_ih: Tensor,
     weight_hh: Tensor,
-    bias: Tensor | None,
+    bias_ih: Tensor | None,
     bias_hh: Tensor | None,
     h0: Tensor | None,
     c0: Tensor | None,
@@ -26,7 +26,7 @@ def forward(
     """As `recurrent`, by the GPU's kernels. Cells are float32, gates and hidden_new of the inputs' dtype."""
     steps, batch, hidden = x.shape[0], x.shape[1], weight_hh.shape[1]
     with no_autocast(x):
-        gates = F.linear(x.contiguous(), weight_ih, bias if bias_hh is None else _outside(bias, bias_hh))
+        gates = F.linear(x.contiguous(), weight_ih, _outside(kind, bias_ih, bias_hh))
     is_lstm, states = kind == "lstm", (steps, batch, hidden)
     h = _wide_state(h0, x, batch, hidden)
     c = _wide_state(c0, x, batch, hidden) if is_lstm else x.new_empty(0)
@@ -35,7 +35,7 @@ def forward(
     hidden_new = x.new_empty(((steps if keep else 0), batch, hidden) if kind == "gru" else 0)
     weight = _rows_of_pitch(weight_hh)
     # The kernel adds what stands behind the reset gate.
-    bias_new = None if bias_hh is None else bias_hh[-hidden:].contiguous()
+    bias_new = None if bias_hh is None or is_lstm else bias_hh[-hidden:].contiguous()
     with _cuda.guard(x):
         _cuda.kernels().recurrent_forward(
             _cuda.dtype_name(x),
@@ -110,11 +110,14 @@ def backward(
     return *grads, *bias_gradients(kind, sums, needs), grad_h0.to(x.dtype), grad_c0.to(x.dtype)
 
 
-def _outside(bias: Tensor | None, bias_hh: Tensor) -> Tensor:
-    """The biases of a GRU that no gate multiplies."""
-    hidden = len(bias_hh) // 3
-    outside = F.pad(bias_hh[:-hidden], (0, hidden))
-    return outside if bias is None else bias + outside
+def _outside(kind: str, bias_ih: Tensor | None, bias_hh: Tensor | None) -> Tensor | None:
+    """Both biases, but for the part that a GRU's reset gate multiplies."""
+    if bias_hh is None:
+        return bias_ih
+    if kind == "gru":
+        hidden = len(bias_hh) // 3
+        bias_hh = F.pad(bias_hh[:-hidden], (0, hidden))
+    return bias_hh if bias_ih is None else bias_ih + bias_hh
 
 
 def _wide_state(state: Tensor | None, like: Tensor, batch: int, hidden: int) -> Tensor:

@@ -21,7 +21,7 @@ GATES = {"lstm": 4, "gru": 3, "tanh": 1, "relu": 1}
 
 @op(
     "wordkiln::recurrent",
-    schema="(str kind, Tensor x, Tensor weight_ih, Tensor weight_hh, Tensor? bias, Tensor? bias_hh, Tensor? h0,"
+    schema="(str kind, Tensor x, Tensor weight_ih, Tensor weight_hh, Tensor? bias_ih, Tensor? bias_hh, Tensor? h0,"
     " Tensor? c0, Tensor? lengths, bool keep) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
 )
 def recurrent(
@@ -29,7 +29,7 @@ def recurrent(
     x: Tensor,
     weight_ih: Tensor,
     weight_hh: Tensor,
-    bias: Tensor | None,
+    bias_ih: Tensor | None,
     bias_hh: Tensor | None,
     h0: Tensor | None,
     c0: Tensor | None,
@@ -43,8 +43,8 @@ def recurrent(
         x: [T, B, I].
         weight_ih: [GH, I], G gates as `GATES` says.
         weight_hh: [GH, H].
-        bias: [GH], all of what is added to the pre-activations but `bias_hh`; None: zero.
-        bias_hh: [3H], the GRU's, added to weight_hh h, of which the reset gate multiplies a part; None: zero.
+        bias_ih: [GH]; None: zero.
+        bias_hh: [GH], added to weight_hh h, of which a GRU's reset gate multiplies a part; None: zero.
         h0: [B, H]; None: zero.
         c0: [B, H], LSTM; None: zero.
         lengths: int64 [B], contiguous, checked; None: T.
@@ -59,10 +59,11 @@ def recurrent(
     state = gates  # an array of the type of cells and of their gradients
     if x.dtype is torch.bfloat16:
         if not _kernels.has_recurrent("bfloat16"):
-            gates, weight_hh, bias, bias_hh, h0 = map(_widened, (gates, weight_hh, bias, bias_hh, h0))
+            gates, weight_hh, bias_ih, bias_hh, h0 = map(_widened, (gates, weight_hh, bias_ih, bias_hh, h0))
         state, c0 = x.new_empty(0, dtype=torch.float32), _widened(c0)
     # No function of its own for these: calls of it take half a microsecond.
-    bias, bias_hh = None if bias is None else bias.contiguous(), None if bias_hh is None else bias_hh.contiguous()
+    bias_ih = None if bias_ih is None else bias_ih.contiguous()
+    bias_hh = None if bias_hh is None else bias_hh.contiguous()
     weight_hh = weight_hh.contiguous()
     h0, c0 = None if h0 is None else h0.contiguous(), None if c0 is None else c0.contiguous()
     (steps, batch, _), hidden, new, none = gates.shape, weight_hh.shape[1], gates.new_empty, nothing(state)
@@ -82,7 +83,7 @@ def recurrent(
         kind,
         gates.data_ptr(),
         weight_hh.data_ptr(),
-        _address(bias),
+        _address(bias_ih),
         _address(bias_hh),
         first_h.data_ptr(),
         first_c.data_ptr(),
@@ -141,7 +142,7 @@ def _recurrent_fake(
     x: Tensor,
     weight_ih: Tensor,
     weight_hh: Tensor,
-    bias: Tensor | None,
+    bias_ih: Tensor | None,
     bias_hh: Tensor | None,
     h0: Tensor | None,
     c0: Tensor | None,
@@ -188,7 +189,7 @@ def recurrent_backward(
     grad_c: Tensor | None,
     needs: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of x, weight_ih, weight_hh, bias, bias_hh (empty where `needs` says no), h0 and c0 of `recurrent`."""
+    """Gradients of x, weight_ih, weight_hh, bias_ih, bias_hh (empty where `needs` says no), h0 and c0 of `recurrent`."""
     steps, batch, hidden = out.shape
     is_lstm, is_wide = kind == "lstm", x.dtype is torch.bfloat16 and not _kernels.has_recurrent("bfloat16")
     contiguous = _widened if is_wide else _contiguous
@@ -256,11 +257,12 @@ def products(
 
 
 def bias_gradients(kind: str, sums: Tensor, needs: list[bool]) -> tuple[Tensor, Tensor]:
-    """Gradients of bias and bias_hh from the sums over all rows: of grad_gates, and a GRU's grad_hidden_new behind."""
+    """Gradients of both biases from the sums over all rows: of grad_gates, and a GRU's grad_hidden_new behind."""
     hidden = len(sums) // (GATES[kind] + (kind == "gru"))
+    of_gates, behind = sums[: GATES[kind] * hidden], sums[GATES[kind] * hidden :]
     return (
-        sums[: GATES[kind] * hidden] if needs[3] else sums.new_empty(0),
-        torch.cat([sums[: 2 * hidden], sums[3 * hidden :]]) if needs[4] else sums.new_empty(0),
+        of_gates if needs[3] else sums.new_empty(0),
+        torch.cat([of_gates[: len(of_gates) - len(behind)], behind]) if needs[4] else sums.new_empty(0),
     )
 
 
