@@ -36,10 +36,10 @@ def lstm(
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """One LSTM layer in one direction, gates in torch's order (input, forget, cell, output).
 
-    The kernel takes float32 and float64 on the CPU, and bfloat16 with the recurrence, its state inside and its weights
-    widened to float32; on a GPU, where built with CUDA, float32, bfloat16 and float16, the state inside float32
-    (docs/cuda.md, also when cuDNN is the better choice). Other dtypes and devices run on
-    `ops.reference.lstm`, with one warning.
+    The kernel takes float32, float64 and bfloat16 on the CPU; on a GPU, where built with CUDA, float32, bfloat16 and
+    float16 (docs/cuda.md, also when cuDNN is the better choice). In the 16-bit types sums and c are float32 inside; h
+    is rounded for its product, but not on a CPU without a tile unit, where all is widened (docs/recurrence.md). Other
+    dtypes and devices run on `ops.reference.lstm`, with one warning.
 
     Args:
         x: [T, B, I].

@@ -189,9 +189,10 @@ def recurrent_backward(
     grad_c: Tensor | None,
     needs: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of x, weight_ih, weight_hh, bias_ih, bias_hh (empty where `needs` says no), h0 and c0 of `recurrent`."""
+    """Gradients of x, both weights, both biases (empty where `needs` says no), h0 and c0 of `recurrent`."""
     steps, batch, hidden = out.shape
-    is_lstm, is_wide = kind == "lstm", x.dtype is torch.bfloat16 and not _kernels.has_recurrent("bfloat16")
+    is_lstm = kind == "lstm"
+    is_wide = x.dtype is torch.bfloat16 and not _kernels.has_recurrent("bfloat16")
     contiguous = _widened if is_wide else _contiguous
     kernel_weight, kernel_out, grad_out, kernel_h0 = map(contiguous, (weight_hh, out, grad_out, h0))
     first_h = kernel_out.new_zeros(batch, hidden) if kernel_h0 is None else kernel_h0
