@@ -49,13 +49,13 @@ class BackwardPass {
   }
 
  private:
-  static constexpr int kGates = Cell::kGates, kGrads = Cell::kGrads, kSums = kGates;
+  static constexpr int kGates = Cell::kGates, kGrads = Cell::kGrads;
   static constexpr bool kNarrow = sizeof(Stored) < sizeof(T);
 
   int64_t sum_width() const { return (hidden_ + kLanes<T> - 1) / kLanes<T> * kLanes<T>; }
 
   // A thread's: a row's gates, then two sums of gradients.
-  int64_t scratch_width() const { return (kSums + 2 * kGrads) * sum_width(); }
+  int64_t scratch_width() const { return (kGates + 2 * kGrads) * sum_width(); }
 
   T* scratch_of(int thread) const { return scratch_ + thread * scratch_width(); }
 
@@ -67,7 +67,7 @@ class BackwardPass {
   // scratch: this thread's, of `scratch_width()`.
   void gate_gradients(int64_t t, const RecurrentPart& part, T* scratch) {
     const Range units = units_of(part);
-    T* sums = a_.grad_bias == nullptr ? nullptr : scratch + kSums * sum_width();
+    T* sums = a_.grad_bias == nullptr ? nullptr : scratch + kGates * sum_width();
     for (int64_t row = part.rows.begin; row < part.rows.end; ++row) {
       const int64_t length = row_length(a_.lengths, row, a_.sizes.steps), here = t * a_.sizes.batch + row;
       const BackwardRow<Stored> at = row_at(t, row, units, scratch);
@@ -117,7 +117,7 @@ class BackwardPass {
       for_vectors<T>(0, hidden_, [&](int64_t unit, int n) {
         Vec<T> total = {};
         for (int thread = 0; thread < threads; ++thread) {
-          total += load(scratch_of(thread) + (kSums + kGrads) * sum_width() + unit * kGrads + g * kLanes<T>);
+          total += load(scratch_of(thread) + (kGates + kGrads) * sum_width() + unit * kGrads + g * kLanes<T>);
         }
         store(to + g * hidden_ + unit, total, n);
       });
