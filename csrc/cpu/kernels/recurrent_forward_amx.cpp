@@ -11,7 +11,6 @@ template <typename Cell>
 class TileProducts {
  public:
   typedef Bfloat16 Stored;
-  typedef float T;
   static constexpr int64_t kUnits = kTileUnits;
   static constexpr bool kHasState = Cell::kHasHiddenNew;
 
