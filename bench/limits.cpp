@@ -15,7 +15,7 @@ constexpr int kBytes = 32;
 constexpr int kBytes = 16;
 #endif
 typedef float Vector __attribute__((vector_size(kBytes)));
-typedef uint64_t Words __attribute__((vector_size(kBytes)));
+typedef uint64_t Words __attribute__((vector_size(kBytes), aligned(1), may_alias));
 
 // More than the latency times the throughput of two units of four steps.
 constexpr int kChains = 12;
@@ -48,8 +48,8 @@ extern "C" double fma_rate(int threads, double duration) {
   return rounds * kChains * (kBytes / sizeof(float)) * 2 / longest / 1e9;
 }
 
-// GB/s of reading all of `data` again and again, each of `threads` threads a part of its own. bytes: a multiple of
-// 256 for each thread.
+// GB/s of reading all of `data` again and again, each of `threads` threads a part of its own, cut to a multiple of 256
+// bytes. `data` may lie at any address.
 extern "C" double read_rate(const void* data, size_t bytes, int threads, double duration) {
   double read = 0, longest = 0;
 #pragma omp parallel num_threads(threads) reduction(+ : read) reduction(max : longest)

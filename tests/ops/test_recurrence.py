@@ -285,7 +285,7 @@ def test_gradients_reach_back_through_hundreds_of_open_forget_gates(dtype):
     inputs = [t.to(dtype) for t in (x, weight_ih, weight_hh, bias, torch.zeros(4), torch.zeros(1, 1), c0)]
     inputs[-1].requires_grad_()
     (grad,) = torch.autograd.grad(run("lstm", inputs)[2].sum(), inputs[-1:])
-    # (1 - 0.00091)^400; bfloat16 of a pre-activation of 7 is exact, that of the result is not.
+    # (1 - 0.00091)^400, of 400 products that each round at 1e-7. bfloat16 has the 7 exactly, and rounds the result.
     assert grad.item() == pytest.approx(
         torch.tensor(forget).sigmoid().item() ** steps, rel=2 * torch.finfo(dtype).eps + 4e-5
     )
