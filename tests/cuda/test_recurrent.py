@@ -176,6 +176,27 @@ def test_what_lies_behind_a_row_s_length_is_never_seen(gpu, kind):
     assert torch.equal(h[0], inputs[5][0].bfloat16())
 
 
+def open_forget_gates(dtype):
+    """An LSTM's inputs over 400 steps whose cell only forgets, and the gradient of the last cell by the first."""
+    forget = 7.0  # sigmoid(7) = 0.9991, which bfloat16 has as 1 and float16 as 0.999
+    x, weight_ih, weight_hh = torch.zeros(400, 1, 1), torch.zeros(4, 1), torch.zeros(4, 1)
+    biases, state = (torch.tensor([0.0, forget, 0.0, 0.0]), torch.zeros(4)), (torch.zeros(1, 1), torch.ones(1, 1))
+    inputs = [t.to(dtype) for t in (x, weight_ih, weight_hh, *biases, *state)]
+    inputs[-1].requires_grad_()
+    # 400 products that each round at 1e-7, a sigmoid right to 1e-6, and the result rounds.
+    want = torch.tensor(forget).sigmoid().item() ** 400
+    return inputs, pytest.approx(want, rel=2 * torch.finfo(dtype).eps + 4e-4)
+
+
+@pytest.mark.parametrize("resident_blocks", [0, 100], ids=["step", "persistent"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_gradients_reach_back_through_hundreds_of_open_forget_gates(gpu, dtype, resident_blocks):
+    gpu.set_schedule(resident_blocks=resident_blocks)
+    inputs, want = open_forget_gates(dtype)
+    (grad,) = torch.autograd.grad(run(ops, "lstm", inputs, None)[2].sum(), inputs[-1:])
+    assert grad.item() == want
+
+
 @every_kind
 def test_without_gradients_the_same_and_nothing_is_kept(gpu, kind):
     inputs = [x.bfloat16() for x in draw(kind, SHAPES[1])]

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from attention_cases import assert_near
+from test_recurrent import open_forget_gates
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from wordkiln import ops
@@ -153,6 +154,14 @@ def test_what_lies_behind_a_row_s_length_is_never_seen(gpu, kind, option):
     assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
     assert (got[0][:, 0] == 0).all()
     assert torch.equal(got[1][0], inputs[5][0].bfloat16())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_gradients_reach_back_through_hundreds_of_open_forget_gates(gpu, dtype):
+    inputs, want = open_forget_gates(dtype)
+    _, (_, c) = ops.lstm(*inputs[:5], tuple(inputs[5:]), zoneout=(0.1, 0.0), training=False)
+    (grad,) = torch.autograd.grad(c.sum(), inputs[-1:])
+    assert grad.item() == want
 
 
 @every_kind

@@ -12,7 +12,7 @@ struct alignas(16) Quad {
 
 // As multiply_rows of 16-bit tiles. In each quarter of a row a lane reads two rows of `left` and two of every eight of
 // `right`: 2 + 2 kColumnTiles reads for 16 kColumnTiles products each.
-template <int kRows, int kOtherRows, int kDepth, int kTiles, int kColumnTiles>
+template <int kAtOnce = 16, int kRows, int kOtherRows, int kDepth, int kTiles, int kColumnTiles>
 WORDKILN_DEVICE void multiply_rows(SharedTile<float, kRows, kDepth>& left, int row,
                                    SharedTile<float, kOtherRows, kDepth>& right,
                                    float (&sums)[kTiles][kColumnTiles][4]) {

@@ -17,6 +17,18 @@ struct ForwardShape {
   static constexpr int kTiles = sizeof(T) == 2 && kSize <= 128 && !kChanged ? 2 : 1;
   static constexpr int kQueries = kWarps * kTiles * 16;
   static constexpr int kKeys = 64;  // as the panels of dropout's counters
+  // Sums and scores leave a thread some 60 registers. There weights are made before the values are waited for, and
+  // products unrolled in part, as fragments that the compiler fetches ahead would make other registers spill.
+  static constexpr bool kIsTight = (kTiles == 2 && kSize == 128) || (kSize == 256 && kChanged);
+};
+
+// What a block works on.
+template <typename T>
+struct ForwardWork {
+  Row row;
+  int head, first;  // query
+  Range seen;       // keys that some query sees
+  Matrix<const T> keys, values;
 };
 
 template <typename T, int kSize, bool kChanged>
@@ -24,34 +36,38 @@ struct ForwardShared {
   using Shape = ForwardShape<T, kSize, kChanged>;
   SharedTile<T, Shape::kQueries, kSize> q;  // in the end: the output
   SharedTile<T, Shape::kKeys, kSize> k, v;
+  // Where registers are short these are read when they are needed.
+  ForwardWork<T> work;
+  Range all_see[Shape::kWarps];
 };
 
 // One warp's part of a tile of queries.
 template <typename T, int kSize, bool kChanged>
 class ForwardWarp {
   using Shape = ForwardShape<T, kSize, kChanged>;
+  using Shared = ForwardShared<T, kSize, kChanged>;
   static constexpr int kTiles = Shape::kTiles, kKeyTiles = Shape::kKeys / 8;
 
  public:
-  WORDKILN_DEVICE ForwardWarp(const ForwardParams& p, const Row& row, int head, int first)
-      : p_(p),
-        change_(p.scores, row, head),
-        dropout_(p.scores, row, head),
-        row_index_(row.index),
-        first_(first + device::warp_index() * kTiles * 16),
-        all_see_{row.visible(first_ + kTiles * 16 - 1).begin, row.visible(first_).end},
-        column_(device::lane() % 4 * 2) {}
+  WORDKILN_DEVICE ForwardWarp(const ForwardParams& p, Shared& s, const ForwardWork<T>& work)
+      : p_(p), s_(s), work_(work), change_(p.scores, work.row, work.head), dropout_(p.scores, work.row, work.head) {
+    const int first = place().query - device::lane() / 4;
+    all_see_ = {work.row.visible(first + kTiles * 16 - 1).begin, work.row.visible(first).end};
+    if (Shape::kIsTight && device::lane() == 0) s.all_see[device::warp_index()] = all_see_;
+    device::sync_warp();
+  }
 
-  WORDKILN_DEVICE void score(ForwardShared<T, kSize, kChanged>& s) {
+  WORDKILN_DEVICE void score() {
     WORDKILN_UNROLL
     for (int i = 0; i < kTiles * kKeyTiles * 4; ++i) scores_[i / 4 / kKeyTiles][i / 4 % kKeyTiles][i % 4] = 0.0f;
-    multiply_rows(s.q, device::warp_index() * kTiles * 16, s.k, scores_);
+    multiply_rows<Shape::kIsTight ? 4 : 16>(s_.q, device::warp_index() * kTiles * 16, s_.k, scores_);
   }
 
   // Scores of the keys from `key` on to weights.
   WORDKILN_DEVICE void weigh(int key) {
     if constexpr (kChanged) change(key);
-    if (all_see_.begin > key || all_see_.end < key + Shape::kKeys) mask(key);
+    const Range all_see = Shape::kIsTight ? s_.all_see[thread() / 32] : all_see_;
+    if (all_see.begin > key || all_see.end < key + Shape::kKeys) mask(key);
     WORDKILN_UNROLL
     for (int i = 0; i < kTiles; ++i) {
       WORDKILN_UNROLL
@@ -69,40 +85,51 @@ class ForwardWarp {
     }
   }
 
-  WORDKILN_DEVICE void add_values(ForwardShared<T, kSize, kChanged>& s) { multiply_weights(scores_, s.v, 0, out_); }
+  WORDKILN_DEVICE void add_values() { multiply_weights(scores_, s_.v, 0, out_); }
 
-  WORDKILN_DEVICE void finish(ForwardShared<T, kSize, kChanged>& s, int head) {
-    const Row row = this->row();
+  WORDKILN_DEVICE void finish() {
+    const Place own = place();
+    const Row row = work_.row;
     float factors[kTiles][2];
     WORDKILN_UNROLL
     for (int i = 0; i < kTiles; ++i) {
       WORDKILN_UNROLL
       for (int h = 0; h < 2; ++h) {
-        const int query = query_of(i, h);
+        const int query = own.query + i * 16 + h * 8;
         const float total = sums_[i][h].whole_total();
         const Range seen = row.visible(query);
         // Not total == 0: where all scores that a query sees are -inf the result is NaN, as by the definition.
         const bool sees = seen.begin < seen.end;
         factors[i][h] = sees ? p_.scores.keep / total : 0.0f;
-        if (query < row.queries && column_ == 0) {
+        if (query < row.queries && own.column == 0) {
           const float largest = sums_[i][h].largest * (kChanged ? 1.0f : p_.scores.to_log2);
-          p_.lse[lse_index(p_.scores, row, head) + query] = sees ? kLn2 * largest + logf(total) : -INFINITY;
+          p_.lse[lse_index(p_.scores, row, work_.head) + query] = sees ? kLn2 * largest + logf(total) : -INFINITY;
         }
       }
     }
-    const int tile = device::warp_index() * kTiles * 16;
-    const int batch = batch_of(p_.scores, row);
-    store_rows(s.q, tile, out_, factors, head_of(static_cast<T*>(p_.out), p_.out_strides, batch, head, row.first_query),
-               first_ - tile, row.queries, p_.scores.head_size);
+    const int tile = thread() / 32 * kTiles * 16;
+    const auto out =
+        head_of(static_cast<T*>(p_.out), p_.out_strides, batch_of(p_.scores, row), work_.head, row.first_query);
+    store_rows(s_.q, tile, out_, factors, out, work_.first, row.queries, p_.scores.head_size);
   }
 
  private:
-  // Read again where it is needed, at most rounds it is not: kept over the loop it would take the registers.
-  WORDKILN_DEVICE Row row() const { return Row(p_.scores, device::recomputed(row_index_)); }
+  WORDKILN_DEVICE static int thread() {
+    return Shape::kIsTight ? device::recomputed(device::thread_index()) : device::thread_index();
+  }
 
-  WORDKILN_DEVICE int query_of(int i, int h) const { return first_ + i * 16 + h * 8 + device::lane() / 4; }
+  // Of the lane's first score: the query, and the column of eight keys.
+  struct Place {
+    int query, column;
+  };
+
+  WORDKILN_DEVICE Place place() const {
+    const int thread = this->thread(), lane = thread % 32;
+    return {work_.first + thread / 32 * kTiles * 16 + lane / 4, lane % 4 * 2};
+  }
 
   WORDKILN_DEVICE void change(int key) {
+    const Place own = place();
     WORDKILN_UNROLL
     for (int i = 0; i < kTiles; ++i) {
       WORDKILN_UNROLL
@@ -110,25 +137,26 @@ class ForwardWarp {
         WORDKILN_UNROLL
         for (int e = 0; e < 4; ++e) {
           float derivative;
-          scores_[i][n][e] =
-              change_.apply(scores_[i][n][e], query_of(i, e / 2), key + n * 8 + column_ + e % 2, derivative);
+          scores_[i][n][e] = change_.apply(scores_[i][n][e], own.query + i * 16 + e / 2 * 8,
+                                           key + n * 8 + own.column + e % 2, derivative);
         }
       }
     }
   }
 
   WORDKILN_DEVICE void mask(int key) {
-    const Row row = this->row();
+    const Place own = place();
+    const Row row = work_.row;
     WORDKILN_UNROLL
     for (int i = 0; i < kTiles; ++i) {
       WORDKILN_UNROLL
       for (int h = 0; h < 2; ++h) {
-        const Range seen = row.visible(query_of(i, h));
+        const Range seen = row.visible(own.query + i * 16 + h * 8);
         WORDKILN_UNROLL
         for (int n = 0; n < kKeyTiles; ++n) {
           WORDKILN_UNROLL
           for (int e = 0; e < 2; ++e) {
-            const int at = key + n * 8 + column_ + e;
+            const int at = key + n * 8 + own.column + e;
             if (at < seen.begin || at >= seen.end) scores_[i][n][2 * h + e] = -INFINITY;
           }
         }
@@ -138,13 +166,14 @@ class ForwardWarp {
 
   // One draw serves the keys c, c + 16, c + 32 and c + 48: every other key tile.
   WORDKILN_DEVICE void drop(int key) {
+    const Place own = place();
     WORDKILN_UNROLL
     for (int i = 0; i < kTiles; ++i) {
       WORDKILN_UNROLL
       for (int e = 0; e < 4; ++e) {
         WORDKILN_UNROLL
         for (int n = 0; n < 2; ++n) {
-          const uint32_t kept = dropout_.kept(query_of(i, e / 2), key + n * 8 + column_ + e % 2);
+          const uint32_t kept = dropout_.kept(own.query + i * 16 + e / 2 * 8, key + n * 8 + own.column + e % 2);
           WORDKILN_UNROLL
           for (int word = 0; word < 4; ++word) {
             if ((kept >> word & 1) == 0) scores_[i][n + 2 * word][e] = 0.0f;
@@ -155,11 +184,11 @@ class ForwardWarp {
   }
 
   const ForwardParams& p_;
+  Shared& s_;
+  const ForwardWork<T>& work_;
+  Range all_see_;  // keys that all queries of the warp see
   const ScoreChange<T> change_;
   const Dropout dropout_;
-  const int row_index_, first_;  // of the batch; the warp's first query
-  const Range all_see_;          // keys that none of the warp's queries has masked
-  const int column_;             // the lane's, of eight
   float scores_[kTiles][kKeyTiles][4];
   float out_[kTiles][kSize / 8][4] = {};
   SoftmaxSums sums_[kTiles][2];
@@ -177,32 +206,43 @@ attention_forward_kernel(const ForwardParams p) {
   auto& s = device::shared<ForwardShared<T, kSize, kChanged>>();
   const int batch = batch_of(p.scores, row), size = p.scores.head_size;
   const int kv_head = head / (p.scores.heads / p.scores.kv_heads);
-  const auto q = head_of(static_cast<const T*>(p.q), p.q_strides, batch, head, row.first_query);
-  const auto k = head_of(static_cast<const T*>(p.k), p.k_strides, batch, kv_head, row.first_key);
-  const auto v = head_of(static_cast<const T*>(p.v), p.v_strides, batch, kv_head, row.first_key);
   const int last = tile.first + Shape::kQueries < row.queries ? tile.first + Shape::kQueries : row.queries;
-  const Range keys = row.visible({tile.first, last}, Shape::kKeys);
+  const ForwardWork<T> own = {row,
+                              head,
+                              tile.first,
+                              row.visible({tile.first, last}, Shape::kKeys),
+                              head_of(static_cast<const T*>(p.k), p.k_strides, batch, kv_head, row.first_key),
+                              head_of(static_cast<const T*>(p.v), p.v_strides, batch, kv_head, row.first_key)};
+  if constexpr (Shape::kIsTight) {
+    if (device::thread_index() == 0) s.work = own;
+    device::sync_block();
+  }
+  const ForwardWork<T>& work = Shape::kIsTight ? s.work : own;
+  ForwardWarp<T, kSize, kChanged> warp(p, s, work);
 
-  ForwardWarp<T, kSize, kChanged> warp(p, row, head, tile.first);
+  const auto q = head_of(static_cast<const T*>(p.q), p.q_strides, batch, head, row.first_query);
+  const Matrix<const T> k = work.keys, v = work.values;
   s.q.template load<Shape::kThreads>(q, tile.first, row.queries, size);
-  if (keys.begin < keys.end) s.k.template load<Shape::kThreads>(k, keys.begin, keys.end, size);
+  if (work.seen.begin < work.seen.end) s.k.template load<Shape::kThreads>(k, work.seen.begin, work.seen.end, size);
   device::cp_async_commit();
-  for (int key = keys.begin; key < keys.end; key += Shape::kKeys) {
+  for (int key = work.seen.begin; key < work.seen.end; key += Shape::kKeys) {
     device::cp_async_wait<0>();
     device::sync_block();  // the keys are there, and no warp reads the values of the round before
-    s.v.template load<Shape::kThreads>(v, key, keys.end, size);
+    s.v.template load<Shape::kThreads>(v, key, work.seen.end, size);
     device::cp_async_commit();
-    warp.score(s);
+    warp.score();
+    if constexpr (Shape::kIsTight) warp.weigh(key);
     device::cp_async_wait<0>();
     device::sync_block();  // the values are there, and no warp reads the keys
-    if (key + Shape::kKeys < keys.end) s.k.template load<Shape::kThreads>(k, key + Shape::kKeys, keys.end, size);
+    if (key + Shape::kKeys < work.seen.end)
+      s.k.template load<Shape::kThreads>(k, key + Shape::kKeys, work.seen.end, size);
     device::cp_async_commit();
-    warp.weigh(key);
-    warp.add_values(s);
+    if constexpr (!Shape::kIsTight) warp.weigh(key);
+    warp.add_values();
   }
   device::cp_async_wait<0>();
   device::sync_block();  // without keys, other warps' copies of q were still on their way to where the output goes
-  warp.finish(s, head);
+  warp.finish();
 }
 
 template <typename T, int kSize, bool kChanged>

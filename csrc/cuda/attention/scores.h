@@ -70,16 +70,21 @@ class Dropout {
   uint32_t head_;
 };
 
-// The weight that a query gives a key, and its gradient.
+// What the gradient of a score needs of its weight.
+struct Weighed {
+  float slope;   // the weight before dropout, times the derivative of the score by the product over `scale`
+  float factor;  // of dropout
+};
+
+// The weight that a query gives a key, and the gradient of its score.
 template <typename T, bool kChanged>
 class WeightGradient {
  public:
   WORDKILN_DEVICE WeightGradient(const ScoreParams& p, const Row& row, int head)
       : p_(p), change_(p, row, head), dropout_(p, row, head) {}
 
-  // In: the product of q and k, and that of grad_out and v. Out: the weight behind dropout, and the gradient of the
-  // first product over `scale`. lse is in base 2.
-  WORDKILN_DEVICE void apply(float& product, float& grad, float lse, float delta, int query, int key) const {
+  // Turns the product of q and k into the weight behind dropout; `lse` is in base 2.
+  WORDKILN_DEVICE Weighed weigh(float& product, float lse, int query, int key) const {
     float derivative = 1.0f, factor = 1.0f, score = product * p_.to_log2;
     if constexpr (kChanged) {
       score = change_.apply(product, query, key, derivative);
@@ -87,7 +92,21 @@ class WeightGradient {
     }
     const float weight = device::exp2_fast(score - lse);
     product = factor * weight;
-    grad = derivative * weight * (factor * grad - delta);
+    return {derivative * weight, factor};
+  }
+
+  // Turns the product of grad_out and v into the gradient of that of q and k over `scale`.
+  WORDKILN_DEVICE void differentiate(float& grad, const Weighed& weighed, float delta) const {
+    grad = weighed.slope * (weighed.factor * grad - delta);
+  }
+
+  // Weighed as one number, whose sign says whether dropout took it, and back.
+  WORDKILN_DEVICE static float told(const Weighed& weighed) {
+    return weighed.factor == 0.0f ? -weighed.slope : weighed.slope;
+  }
+  WORDKILN_DEVICE Weighed heard(float told) const {
+    if constexpr (!kChanged) return {told, 1.0f};
+    return {fabsf(told), told < 0.0f ? 0.0f : p_.keep};
   }
 
  private:

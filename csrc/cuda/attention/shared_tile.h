@@ -24,10 +24,10 @@ struct alignas(128) SharedTile {
   // Starts to copy the rows from `first` to `rows` of `from`; zeros beyond them and beyond `columns`. All threads of
   // the block, or the lanes of a warp, take part.
   template <int kThreads>
-  WORDKILN_DEVICE void load(const Matrix<const T>& from, int first, int rows, int columns) {
+  WORDKILN_DEVICE void load(Matrix<const T> from, int first, int rows, int columns) {
     constexpr int kCopies = kRows * kChunks / kThreads, kStep = kThreads / kChunks;
     static_assert(kCopies * kThreads == kRows * kChunks);
-    const int thread = device::recomputed(kThreads == 32 ? device::lane() : device::thread_index());
+    const int thread = kThreads == 32 ? device::lane() : device::thread_index();
     const int own = thread / kChunks, column = thread % kChunks * kPart;
     const int left = column < columns ? rows - first - own : 0;
     // One address that goes on: computed for each copy beforehand they would fill the registers. Of the tile's
@@ -39,7 +39,7 @@ struct alignas(128) SharedTile {
     for (int i = 0; i < kCopies; ++i, source += kStep * from.row) {
       const bool valid = i * kStep < left;
       T* to = at(own + i % kPeriod * kStep, column) + i / kPeriod * kPeriod * kStep * kColumns;
-      device::cp_async16(to, valid ? source : from.data, valid);
+      device::cp_async16(to, source, valid);
     }
   }
 
@@ -76,12 +76,13 @@ struct alignas(128) SharedTile {
 
 // sums[i][n] += rows of `left` by rows of `right`: kTiles times 16 rows from `row` on, 8 kColumnTiles rows of `right`.
 // A lane holds of sums[i][n] row lane / 4 in words 0 and 1, the eighth behind it in 2 and 3, and columns lane % 4 * 2 +
-// 0 and 1.
-template <typename T, int kRows, int kOtherRows, int kDepth, int kTiles, int kColumnTiles>
+// 0 and 1. kAtOnce: of the 16 columns that are one turn so many are unrolled. A smaller number keeps the compiler from
+// fetching fragments far ahead, where it has no registers for them.
+template <int kAtOnce = 16, typename T, int kRows, int kOtherRows, int kDepth, int kTiles, int kColumnTiles>
 WORDKILN_DEVICE void multiply_rows(SharedTile<T, kRows, kDepth>& left, int row,
                                    SharedTile<T, kOtherRows, kDepth>& right, float (&sums)[kTiles][kColumnTiles][4]) {
   const int lane_a = device::recomputed(left.lane_a()), lane_b = device::recomputed(right.lane_b_rows());
-  WORDKILN_UNROLL
+  WORDKILN_UNROLL_BY(kAtOnce)
   for (int depth = 0; depth < kDepth; depth += 16) {
     uint32_t a[kTiles][4];
     WORDKILN_UNROLL

@@ -13,11 +13,14 @@
 #define WORDKILN_DEVICE __device__ __forceinline__
 #define WORDKILN_KERNEL(threads) __global__ void __launch_bounds__(threads)
 #define WORDKILN_UNROLL _Pragma("unroll")
+#define WORDKILN_PRAGMA(x) _Pragma(#x)
+#define WORDKILN_UNROLL_BY(n) WORDKILN_PRAGMA(unroll n)
 #else
 #include "simt/executor.h"
 #define WORDKILN_DEVICE inline
 #define WORDKILN_KERNEL(threads) void
 #define WORDKILN_UNROLL
+#define WORDKILN_UNROLL_BY(n)
 #endif
 
 namespace wordkiln::device {

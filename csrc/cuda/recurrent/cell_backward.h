@@ -122,7 +122,11 @@ class CellBackwardRow {
   }
 
  private:
-  WORDKILN_DEVICE float gate(int gate, int unit) const { return device::to_float(activations_[gate * hidden_ + unit]); }
+  // As in cells.h, taken again.
+  WORDKILN_DEVICE float gate(int gate, int unit) const {
+    const float inner = device::to_float(activations_[gate * hidden_ + unit]);
+    return gate == 2 ? hyperbolic_tangent<T>(inner) : sigmoid<T>(inner);
+  }
 
   WORDKILN_DEVICE float fresh_cell(int unit) const {
     return gate(1, unit) * c_before_[unit] + gate(0, unit) * gate(2, unit);

@@ -61,12 +61,13 @@ class CellForwardRow {
   // The cells before zoneout and the norm.
   WORDKILN_DEVICE void renew_cells() {
     for_units(hidden_, [&](int unit) {
-      const float input = sigmoid<T>(pre_activation(0, unit)), forget = sigmoid<T>(pre_activation(1, unit));
-      const float cell = hyperbolic_tangent<T>(pre_activation(2, unit)), output = sigmoid<T>(pre_activation(3, unit));
-      const float gates[4] = {input, forget, cell, output};
+      float inner[4];
       WORDKILN_UNROLL
-      for (int g = 0; g < 4; ++g) activations_[g * hidden_ + unit] = device::from_float<T>(gates[g]);
-      cells_[unit] = forget * c_[unit] + input * cell;
+      for (int g = 0; g < 4; ++g) {
+        inner[g] = pre_activation(g, unit);
+        activations_[g * hidden_ + unit] = device::from_float<T>(inner[g]);
+      }
+      cells_[unit] = sigmoid<T>(inner[1]) * c_[unit] + sigmoid<T>(inner[0]) * hyperbolic_tangent<T>(inner[2]);
     });
   }
 
@@ -88,7 +89,8 @@ class CellForwardRow {
       if (has_norms()) {
         shown = (fresh - mean) * scale * device::to_float(gain_c_[unit]) + device::to_float(bias_c_[unit]);
       }
-      put_out(unit, device::to_float(activations_[3 * hidden_ + unit]) * hyperbolic_tangent<T>(shown));
+      const float output = sigmoid<T>(device::to_float(activations_[3 * hidden_ + unit]));
+      put_out(unit, output * hyperbolic_tangent<T>(shown));
       const float c = mix(kept_share(zoneout_, a_.step, row_, 1, unit), c_[unit], fresh);
       c_[unit] = c;
       cells_[unit] = c;
@@ -97,14 +99,14 @@ class CellForwardRow {
 
   WORDKILN_DEVICE void finish_gru() {
     for_units(hidden_, [&](int unit) {
-      const float reset = sigmoid<T>(pre_activation(0, unit)), update = sigmoid<T>(pre_activation(1, unit));
+      float inner[3] = {pre_activation(0, unit), pre_activation(1, unit), device::to_float(gates_[2 * hidden_ + unit])};
       float hidden_new = recurrent(2, unit);
       if (bias_new_ != nullptr) hidden_new += device::to_float(bias_new_[unit]);
-      const float fresh = hyperbolic_tangent<T>(device::to_float(gates_[2 * hidden_ + unit]) + reset * hidden_new);
-      activations_[unit] = device::from_float<T>(reset);
-      activations_[hidden_ + unit] = device::from_float<T>(update);
-      activations_[2 * hidden_ + unit] = device::from_float<T>(fresh);
+      inner[2] += sigmoid<T>(inner[0]) * hidden_new;
+      WORDKILN_UNROLL
+      for (int g = 0; g < 3; ++g) activations_[g * hidden_ + unit] = device::from_float<T>(inner[g]);
       hidden_new_[unit] = device::from_float<T>(hidden_new);
+      const float update = sigmoid<T>(inner[1]), fresh = hyperbolic_tangent<T>(inner[2]);
       put_out(unit, fresh + update * (h_[unit] - fresh));
     });
   }

@@ -51,7 +51,7 @@ class ForwardPass {
 
   // What the step reads that no other unit makes.
   struct Inputs {
-    float gates[kGates];
+    float inner[kGates];  // without W_hh h
     float bias_new;
     bool goes_on;
   };
@@ -79,7 +79,7 @@ class ForwardPass {
     in.goes_on = shape.goes_on(step, row);
     const T* gates = gates_ + shape.gate(kGates, step, row, unit);
     WORDKILN_UNROLL
-    for (int g = 0; g < kGates; ++g) in.gates[g] = device::to_float(gates[g * shape.hidden]);
+    for (int g = 0; g < kGates; ++g) in.inner[g] = device::to_float(gates[g * shape.hidden]);
     in.bias_new = bias_new_ == nullptr ? 0.0f : device::to_float(bias_new_[unit]);
     return in;
   }
@@ -88,7 +88,7 @@ class ForwardPass {
   WORDKILN_DEVICE void finish(int step, int row, int unit, Inputs in, const float (&products)[kOutputs],
                               float (&state)[2], T* next) const {
     float hidden_new = 0.0f;
-    if (in.goes_on) Cell::template forward<T>(in.gates, products, in.bias_new, state[0], state[1], hidden_new);
+    if (in.goes_on) Cell::template forward<T>(in.inner, products, in.bias_new, state[0], state[1], hidden_new);
     const T h = device::from_float<T>(state[0]);
     const int64_t here = shape.at(step, row, unit);
     next[unit] = h;
@@ -99,7 +99,7 @@ class ForwardPass {
     if (!in.goes_on) return;
     T* gates = gates_ + shape.gate(kGates, step, row, unit);
     WORDKILN_UNROLL
-    for (int g = 0; g < kGates; ++g) gates[g * shape.hidden] = device::from_float<T>(in.gates[g]);
+    for (int g = 0; g < kGates; ++g) gates[g * shape.hidden] = device::from_float<T>(in.inner[g]);
   }
 
   LayerShape shape;
@@ -157,7 +157,7 @@ class BackwardPass {
     if (!in.goes_on) return in;
     const T* gates = gates_ + shape.gate(kGates, t, row, unit);
     WORDKILN_UNROLL
-    for (int g = 0; g < kGates; ++g) in.at.gates[g] = device::to_float(gates[g * shape.hidden]);
+    for (int g = 0; g < kGates; ++g) in.at.inner[g] = device::to_float(gates[g * shape.hidden]);
     const int64_t here = shape.at(t, row, unit);
     if (grad_out_ != nullptr) in.grad_out = device::to_float(grad_out_[here]);
     if constexpr (Cell::kHasCells) {

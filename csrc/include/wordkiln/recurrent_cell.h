@@ -39,7 +39,7 @@ struct CellForward {
   void* h;                 // [B, H] (wide) in: before the step; out: after it
   void* c;                 // LSTM: the same of the cells (wide)
   void* out;               // [T, B, H] hidden states
-  void* activations;       // [S, B, GH] out: gates
+  void* activations;       // [S, B, GH] out: gates; on a GPU what each gate's sigmoid or tanh is taken of
   void* cells;             // LSTM: [S, B, H] (wide) out: c after the step
   void* hidden_new;        // GRU: [S, B, H] out: what the reset gate multiplies
   void* statistics;        // [S, B, 3] (wide) out, with norms: as CellStatistic, a GRU the first

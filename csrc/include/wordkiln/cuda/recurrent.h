@@ -18,8 +18,10 @@
 namespace wordkiln::cuda {
 
 struct LayerForward {
-  Recurrence kind;         // kLstm or kGru
-  void* gates;             // [T, B, GH] in: pre-activations but for W_hh h (GRU: and bias_new); out, if `keep`: gates
+  Recurrence kind;  // kLstm or kGru
+  // [T, B, GH] in: pre-activations but for W_hh h (GRU: and bias_new); out, if `keep`: what each gate's sigmoid or tanh
+  // is taken of.
+  void* gates;
   const void* weight_hh;   // [G, H, P]
   const void* bias_new;    // GRU: [H], or null: zero
   float* h;                // [B, H] in: first state; out: last state
