@@ -20,7 +20,7 @@ NATIVE := $(shell find csrc rust -type f -not -path '*/target/*' 2>/dev/null) Ca
 CXX_FILES := $(shell git ls-files --cached --others --exclude-standard 'csrc/*.cpp' 'csrc/*.cu' 'csrc/*.h' 'csrc/*.inc' 2>/dev/null)
 say = @printf '\033[1m== %s\033[0m\n' "$(1)"
 
-.PHONY: help demo test test-rust test-python sanitize cuda-check cuda-build cuda-simt cuda-ptx cuda-sanitize cuda-races cuda-tables cuda-mutants gpu fuzz bench lint fmt wheel check-install clean
+.PHONY: help demo test test-rust test-python sanitize cuda-check cuda-build cuda-simt cuda-ptx cuda-sanitize cuda-races cuda-tables cuda-mutants gpu gpu-package gpu-wheels fuzz bench lint fmt wheel check-install clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1|/' | column -t -s '|'
@@ -61,7 +61,7 @@ cuda-check: cuda-build ## The GPU kernels without a GPU: compiled for four archi
 	@$(MAKE) --no-print-directory -j$$(nproc) --output-sync=target cuda-sanitize cuda-mutants cuda-ptx cuda-simt cuda-tables cuda-races \
 	    "MUTANTS=--first 'no barrier before keys are overwritten' 'tail read out of bounds'"
 
-cuda-build: $(VENV)/.built-test $(VENV)/.deps-cuda
+cuda-build: $(VENV)/.built-test $(VENV)/.deps-ladder
 	$(call say,compiling the kernels for GPUs (sm_80$(comma) sm_90$(comma) sm_100$(comma) sm_120) and$(comma) three times$(comma) for a CPU)
 	@mkdir -p target
 	@$(BIN)/cmake -S csrc -B $(CUDA) -G Ninja -DCMAKE_BUILD_TYPE=Release -DWORDKILN_CUDA=ON -DWORDKILN_SIMT=ON \
@@ -93,19 +93,30 @@ cuda-races:
 	done
 
 # TABLES=--write: the tables as they are now, where a change is meant.
-cuda-tables: ## Compare registers, occupancy and main loops with the committed tables; after cuda-build (TABLES=--write)
-	$(call say,comparing registers$(comma) occupancy and main loops with the committed tables)
+cuda-tables: ## Compare registers, occupancy, main loops and bank conflicts with the committed tables; after cuda-build (TABLES=--write)
+	$(call say,comparing registers$(comma) occupancy$(comma) main loops and bank conflicts with the committed tables)
 	@cd tests/cuda && $(CURDIR)/$(BIN)/python -m ladder.tables $(CURDIR)/$(CUDA)/cuda/_cuda*.so $(SIMT)/_simt/_simt*.so $(TABLES)
 
 cuda-mutants: ## Every planted bug in the GPU kernels, each of which a rung must catch; after cuda-build (an hour; MUTANTS="'name' --write")
 	$(call say,planting bugs)
 	@cd tests/cuda && $(CURDIR)/$(BIN)/python -m ladder.mutants $(MUTANTS)
 
-gpu: $(VENV)/.built-test $(VENV)/.deps-cuda ## Where there is a GPU: the tests and comparisons that need one
+# WHEELS=folder, for a machine that has no cargo or no network: wheels that were built elsewhere (of the package by
+# `WORDKILN_CUDA=ON make wheel`, and of what PYTHON has not) go to target/gpu, and PYTHON, with its own torch, runs.
+GPU_PYTHON = $(if $(WHEELS),PYTHONPATH=$(CURDIR)/target/gpu $(PYTHON),$(BIN)/python)
+gpu: $(if $(WHEELS),gpu-wheels,gpu-package) ## Where there is a GPU: the tests and comparisons that need one (WHEELS=folder PYTHON=python3: of wheels)
+	$(call say,testing the kernels on the GPU)
+	@$(GPU_PYTHON) -m pytest -q -m gpu tests/cuda
+	$(call say,comparing them with torch's)
+	@$(GPU_PYTHON) -m pytest -q -s --timeout=0 bench/test_gpu.py
+
+gpu-package: $(VENV)/.built-test $(VENV)/.deps-cuda
 	$(call say,compiling the package with its kernels for GPUs)
 	@WORDKILN_CUDA=ON $(UV) pip install --quiet --no-build-isolation --no-deps -e .
-	@$(BIN)/python -m pytest -q -m gpu tests
-	@$(BIN)/python -m pytest -q -s --timeout=0 bench/test_gpu.py
+
+gpu-wheels:
+	@rm -rf target/gpu
+	@$(PYTHON) -m pip install --quiet --no-index --no-deps --target target/gpu $(wildcard $(WHEELS)/*.whl)
 
 fuzz: ## Fuzz loading, training and encoding of tokenizers (SECONDS_EACH=60, TARGETS=load)
 	@bash rust/bpe/fuzz/run.sh

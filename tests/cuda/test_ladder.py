@@ -1,7 +1,7 @@
 """The ladder beyond the executor: what its tools read out of machine code, and that planted bugs still apply."""
 
 import pytest
-from ladder import bound, disassembly, instructions, mutants, tables
+from ladder import bound, conflicts, disassembly, instructions, mutants, tables
 from ladder.resources import short
 
 # A loop of 2 products, one load for them, a mask that a branch jumps over, and a copy.
@@ -31,7 +31,22 @@ def test_the_main_loop_is_what_most_rounds_run():
     assert [i.name.split(".")[0] for i in loop.instructions] == ["LDSM", "LDGSTS", "HMMA", "BRA", "HMMA", "BRA"]
     assert loop.tensor_share == pytest.approx(2 / 6)
     assert loop.products_per_load == 2
-    assert list(instructions.faults("kernel", loop, allowed_local=0)) == []
+    assert list(instructions.faults("kernel", loop)) == []
+
+
+def test_an_inner_loop_counts_as_often_as_it_runs():
+    inner = """
+        /*0030*/                   HMMA.16816.F32.BF16 R8, R4, R6, R8 ;    /* 0x00 */
+        /*0034*/                   IADD3 R9, R9.reuse, 0x40, RZ ;          /* 0x00 */
+        /*0038*/                   ISETP.GE.U32.AND P2, PT, R9, 0x80, PT ; /* 0x00 */
+        /*003c*/              @!P2 BRA 0x30 ;                              /* 0x00 */
+"""
+    line = next(line for line in SASS.splitlines(keepends=True) if "/*0030*/" in line)
+    loop = loop_of(SASS.replace(line, inner))
+    assert loop.count("tensor") == 3
+    assert len(loop.instructions) == 6 - 1 + 2 * 4
+    with pytest.raises(ValueError, match="the loop at 0x30"):
+        loop_of(SASS.replace(line, inner.replace("0x80", "R7")))
 
 
 @pytest.mark.parametrize(
@@ -42,7 +57,7 @@ def test_the_main_loop_is_what_most_rounds_run():
     ],
 )
 def test_what_a_main_loop_may_not_do_is_told(old, new, fault):
-    assert any(fault in text for text in instructions.faults("kernel", loop_of(SASS.replace(old, new)), 0))
+    assert any(fault in text for text in instructions.faults("kernel", loop_of(SASS.replace(old, new))))
 
 
 def test_the_bound_of_a_loop_worked_out_by_hand():
@@ -52,6 +67,20 @@ def test_the_bound_of_a_loop_worked_out_by_hand():
     assert bound.cycles(loop, bound.A100)["tensor"] == 16
     assert bound.cycles(loop, bound.A100)["shared"] == 32
     assert bound.bound(loop, bound.A100) == (0.5, "shared")
+
+
+def test_conflicts_of_banks_are_told():
+    sites = [
+        {"space": "shared", "count": 9, "conflict_ways": 1},
+        {"space": "shared", "count": 2, "conflict_ways": 8},
+        {"space": "global", "count": 5, "conflict_ways": 1},
+    ]
+    name = "_ZN8wordkiln4cuda24attention_forward_kernelINS_6device8Bfloat16ELi32ELb1EEEvNS0_13ForwardParamsE"
+    kernel = {"name": name, "access": {"by_site": sites, "unanalyzed_count": 3}}
+    found = dict(conflicts.parse({"units": [{"kernels": [kernel]}]}))
+    assert found[name] == conflicts.Accesses(clean=9, conflicting=2, ways=8, unknown=3)
+    told = "attention_forward<Bfloat16, 32, true>: 2 accesses to shared memory with conflicts, up to 8 ways"
+    assert conflicts.faults(found) == [told]
 
 
 def test_a_changed_table_is_told_line_by_line():

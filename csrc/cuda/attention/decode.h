@@ -133,8 +133,20 @@ class DecodeWarp {
     const int column = device::lane() % 4 * 2;
     WORDKILN_UNROLL
     for (int h = 0; h < 2; ++h) {
-      const int row = first_ + h * 8 + device::lane() / 4, query = query_of_row(row);
-      const ScoreChange<T> change(p_.scores, row_, exists(row) ? head_of_row(row) : 0);
+      const int row = first_ + h * 8 + device::recomputed(device::lane()) / 4, query = query_of_row(row);
+      if (changed_) {
+        const ScoreChange<T> change(p_.scores, row_, exists(row) ? head_of_row(row) : 0);
+        change.apply([&](auto body) {
+          WORDKILN_UNROLL
+          for (int n = 0; n < kKeyTiles; ++n) {
+            WORDKILN_UNROLL
+            for (int e = 0; e < 2; ++e) {
+              float slope = 0.0f;
+              body(Score{scores_[0][n][2 * h + e], slope, query, first + n * 8 + column + e, 0.0f});
+            }
+          }
+        });
+      }
       const Range seen = row_.visible(query);
       WORDKILN_UNROLL
       for (int n = 0; n < kKeyTiles; ++n) {
@@ -142,9 +154,7 @@ class DecodeWarp {
         for (int e = 0; e < 2; ++e) {
           const int key = first + n * 8 + column + e;
           float& score = scores_[0][n][2 * h + e];
-          float derivative;
           const bool sees = key >= seen.begin && key < seen.end && key < keys.end;
-          if (changed_) score = change.apply(score, query, key, derivative);
           if (!sees) score = -INFINITY;
           if (sees && keys_.is_paged() && keys_[key] == nullptr) score = NAN;
         }

@@ -58,8 +58,7 @@ class ForwardWarp {
   }
 
   WORDKILN_DEVICE void score() {
-    WORDKILN_UNROLL
-    for (int i = 0; i < kTiles * kKeyTiles * 4; ++i) scores_[i / 4 / kKeyTiles][i / 4 % kKeyTiles][i % 4] = 0.0f;
+    for_sums<kTiles, kKeyTiles>([&](int i, int n, int e) { scores_[i][n][e] = 0.0f; });
     multiply_rows<Shape::kIsTight ? 4 : 16>(s_.q, device::warp_index() * kTiles * 16, s_.k, scores_);
   }
 
@@ -130,18 +129,12 @@ class ForwardWarp {
 
   WORDKILN_DEVICE void change(int key) {
     const Place own = place();
-    WORDKILN_UNROLL
-    for (int i = 0; i < kTiles; ++i) {
-      WORDKILN_UNROLL
-      for (int n = 0; n < kKeyTiles; ++n) {
-        WORDKILN_UNROLL
-        for (int e = 0; e < 4; ++e) {
-          float derivative;
-          scores_[i][n][e] = change_.apply(scores_[i][n][e], own.query + i * 16 + e / 2 * 8,
-                                           key + n * 8 + own.column + e % 2, derivative);
-        }
-      }
-    }
+    change_.apply([&](auto body) {
+      for_sums<kTiles, kKeyTiles>([&](int i, int n, int e) {
+        float slope = 0.0f;
+        body(Score{scores_[i][n][e], slope, own.query + i * 16 + e / 2 * 8, key + n * 8 + own.column + e % 2, 0.0f});
+      });
+    });
   }
 
   WORDKILN_DEVICE void mask(int key) {
@@ -164,23 +157,12 @@ class ForwardWarp {
     }
   }
 
-  // One draw serves the keys c, c + 16, c + 32 and c + 48: every other key tile.
   WORDKILN_DEVICE void drop(int key) {
     const Place own = place();
-    WORDKILN_UNROLL
-    for (int i = 0; i < kTiles; ++i) {
-      WORDKILN_UNROLL
-      for (int e = 0; e < 4; ++e) {
-        WORDKILN_UNROLL
-        for (int n = 0; n < 2; ++n) {
-          const uint32_t kept = dropout_.kept(own.query + i * 16 + e / 2 * 8, key + n * 8 + own.column + e % 2);
-          WORDKILN_UNROLL
-          for (int word = 0; word < 4; ++word) {
-            if ((kept >> word & 1) == 0) scores_[i][n + 2 * word][e] = 0.0f;
-          }
-        }
-      }
-    }
+    const auto kept = dropout_.template kept_of_queries<kTiles, kKeyTiles>(own.query, key + own.column);
+    for_sums<kTiles, kKeyTiles>([&](int i, int n, int e) {
+      if (!kept(i, n, e)) scores_[i][n][e] = 0.0f;
+    });
   }
 
   const ForwardParams& p_;

@@ -1,8 +1,8 @@
 // grad_k and grad_v of attention (docs/attention.md, Backward): a block owns a tile of keys and goes through the
 // queries that see them.
 //
-// Where both sums of 16 keys leave a warp too few registers, two warps share the keys: one makes the weights and sums
-// grad_v, the other their gradients and grad_k.
+// Of float32 and at 256 columns two warps share their keys: one makes the weights and sums grad_v, the other their
+// gradients and grad_k. With both sums a warp would have registers for half as many keys, or half of the columns.
 #pragma once
 
 #include <cstring>
@@ -19,11 +19,10 @@ struct KeyGradShape {
   static constexpr bool kPaired = sizeof(T) == 4 || kSize == 256;
   static constexpr int kWarps = 4, kThreads = 32 * kWarps;
   static constexpr int kOwners = kPaired ? kWarps / 2 : kWarps;  // warps or pairs of them, with keys of their own
-  static constexpr int kTiles = kBytes <= (kPaired ? 256 : 128) && (kPaired || !kChanged) ? 2 : 1;  // of 16 keys each
-  static constexpr int kRows = kOwners * kTiles * 16;                                               // keys of a block
+  static constexpr int kTiles = kBytes <= (kPaired ? 256 : 128) ? 2 : 1;  // of 16 keys each
+  static constexpr int kRows = kOwners * kTiles * 16;                     // keys of a block
   // Queries at a time: the products must fit the registers, and two stages the 99 KB of sm_120.
-  static constexpr int kMost = kTiles == 2 ? 32 : kChanged ? 2048 / kSize : 64;
-  static constexpr int kSteps = !kPaired ? kMost : kSize == 128 ? 16 : 32;
+  static constexpr int kSteps = kPaired ? (kSize == 128 ? 16 : 32) : kTiles == 2 || kChanged ? 32 : 64;
 };
 
 template <typename T, int kSize, bool kChanged>
@@ -38,7 +37,7 @@ struct KeyGradShared {
   // What a warp tells the other of its pair of each weight, rounded to T, by lane: both hold the same ones.
   static constexpr int kChunks = Shape::kTiles * kSteps * sizeof(T) / 32;
   device::Chunk told[Shape::kPaired ? Shape::kOwners : 1][Shape::kPaired ? kChunks : 1][32];
-  // As in ForwardShared.
+  // What the block works on: read where it is needed, as in registers over the main loop it would push out sums.
   Row row;
   int kv_head, first;  // key
   Range queries;       // that see some of the block's keys
@@ -57,7 +56,7 @@ class KeyGradWarp {
   static constexpr int kTiles = Shape::kTiles, kQueryTiles = Shape::kSteps / 8;
 
  public:
-  WORDKILN_DEVICE KeyGradWarp(const BackwardParams& p, Shared& s, const Row& row) : p_(p), s_(s), row_(row) {}
+  WORDKILN_DEVICE KeyGradWarp(const BackwardParams& p, Shared& s) : p_(p), s_(s) {}
 
   WORDKILN_DEVICE void run() {
     const int batch = batch_of(p_.scores, s_.row), size = p_.scores.head_size;
@@ -131,10 +130,11 @@ class KeyGradWarp {
         tell(grads);
       }
       device::sync_block();  // the weights are told
-      if (!weighs) differentiate(stage, round, weights);
+      if (!weighs) differentiate(stage, weights);
       multiply_weights(weights, weighs ? stage.grad_out : stage.q, 0, sums_[0]);
     } else {
-      multiply_rows(s_.k, own_row(), stage.q, weights);
+      // Unrolled whole, too, it would spill.
+      multiply_rows<4>(s_.k, own_row(), stage.q, weights);
       multiply_rows(s_.v, own_row(), stage.grad_out, grads);
       weigh(stage, round, weights, grads);
       multiply_weights(weights, stage.grad_out, 0, sums_[0]);
@@ -145,34 +145,35 @@ class KeyGradWarp {
   // Products of k and q to weights, those of v and grad_out to the gradients of k q. Of a pair: to what it tells.
   WORDKILN_DEVICE void weigh(const Stage& stage, Round round, float (&weights)[kTiles][kQueryTiles][4],
                              float (&grads)[kTiles][kQueryTiles][4]) {
-    const Row row = s_.row;
-    const WeightGradient<T, kChanged> gradient(p_.scores, row_, round.head);
     const int lane = device::lane(), own = s_.first + own_row() + lane / 4, column = lane % 4 * 2;
-    WORDKILN_UNROLL
-    for (int n = 0; n < kQueryTiles; ++n) {
-      Weighed weighed[kTiles][4];
-      WORDKILN_UNROLL
-      for (int e = 0; e < 4; ++e) {
-        const int query = n * 8 + column + e % 2;
-        WORDKILN_UNROLL
-        for (int i = 0; i < kTiles; ++i) {
-          weighed[i][e] =
-              gradient.weigh(weights[i][n][e], stage.lse[query], round.query + query, own + i * 16 + e / 2 * 8);
-        }
-      }
-      WORDKILN_UNROLL
-      for (int e = 0; e < 4; ++e) {
-        WORDKILN_UNROLL
-        for (int i = 0; i < kTiles; ++i) {
-          float& grad = grads[i][n][e];
-          if constexpr (Shape::kPaired) {
-            grad = gradient.told(weighed[i][e]);
-          } else {
-            gradient.differentiate(grad, weighed[i][e], stage.deltas[n * 8 + column + e % 2]);
-          }
-        }
-      }
+    const bool drops = kChanged && p_.scores.drop_below != 0;
+    Kept<kTiles, kQueryTiles> kept;
+    if (drops) {
+      const Dropout dropout(p_.scores, s_.row, round.head);
+      kept = dropout.template kept_of_keys<kTiles, kQueryTiles>(round.query + column, own);
     }
+    for_sums<kTiles, kQueryTiles>([&](int i, int n, int e) {
+      float& grad = grads[i][n][e];
+      if constexpr (Shape::kPaired) {
+        grad = drops && !kept(i, n, e) ? -1.0f : 1.0f;
+      } else {
+        if (drops) grad = kept(i, n, e) ? p_.scores.keep * grad : 0.0f;
+        grad -= stage.deltas[n * 8 + column + e % 2];
+      }
+    });
+    weigh_again<kChanged>(p_.scores, ScoreChange<T>(p_.scores, s_.row, round.head), [&](auto body) {
+      for_sums<kTiles, kQueryTiles>([&](int i, int n, int e) {
+        const int at = n * 8 + column + e % 2;
+        body(Score{weights[i][n][e], grads[i][n][e], round.query + at, own + i * 16 + e / 2 * 8, stage.lse[at]});
+      });
+    });
+    if (drops) {
+      for_sums<kTiles, kQueryTiles>([&](int i, int n, int e) {
+        float& weight = weights[i][n][e];
+        weight = kept(i, n, e) ? p_.scores.keep * weight : 0.0f;
+      });
+    }
+    const Row row = s_.row;
     const bool whole = row.visible(round.query + Shape::kSteps - 1).begin <= s_.first &&
                        row.visible(round.query).end >= s_.first + Shape::kRows &&
                        round.query + Shape::kSteps <= row.queries;
@@ -183,24 +184,25 @@ class KeyGradWarp {
   WORDKILN_DEVICE static void mask(const Row& row, int query, int key, float (&weights)[kTiles][kQueryTiles][4],
                                    float (&grads)[kTiles][kQueryTiles][4]) {
     WORDKILN_UNROLL
-    for (int i = 0; i < kTiles * 2; ++i, key += 8) {
-      const Range seeing = key < row.keys ? row.seeing({key, key + 1}, 1) : Range{0, 0};
+    for (int h = 0; h < kTiles * 2; ++h) {
+      const int own = key + h * 8;
+      const Range seeing = own < row.keys ? row.seeing({own, own + 1}, 1) : Range{0, 0};
       WORDKILN_UNROLL
       for (int n = 0; n < kQueryTiles; ++n) {
         WORDKILN_UNROLL
         for (int e = 0; e < 2; ++e) {
           const int at = query + n * 8 + e;
           if (at >= seeing.begin && at < seeing.end) continue;
-          weights[i / 2][n][i % 2 * 2 + e] = grads[i / 2][n][i % 2 * 2 + e] = 0.0f;
+          weights[h / 2][n][h % 2 * 2 + e] = grads[h / 2][n][h % 2 * 2 + e] = 0.0f;
         }
       }
     }
   }
 
   // Products of v and grad_out to the gradients of k q, by what the other warp of the pair tells.
-  WORDKILN_DEVICE void differentiate(const Stage& stage, Round round, float (&grads)[kTiles][kQueryTiles][4]) {
-    const WeightGradient<T, kChanged> gradient(p_.scores, row_, round.head);
+  WORDKILN_DEVICE void differentiate(const Stage& stage, float (&grads)[kTiles][kQueryTiles][4]) {
     const int lane = device::lane();
+    const float keep = kChanged ? p_.scores.keep : 1.0f;
     WORDKILN_UNROLL
     for (int chunk = 0; chunk < Shared::kChunks; ++chunk) {
       T told[kPart];
@@ -208,10 +210,11 @@ class KeyGradWarp {
       WORDKILN_UNROLL
       for (int part = 0; part < kPart; ++part) {
         const Element at(chunk, part);
-        const float weighed = device::to_float(told[part]), delta = stage.deltas[at.n * 8 + lane % 4 * 2 + at.e % 2];
+        const float weight = device::to_float(told[part]), delta = stage.deltas[at.n * 8 + lane % 4 * 2 + at.e % 2];
         float& grad = grads[at.i][at.n][at.e];
-        gradient.differentiate(grad, gradient.heard(weighed), delta);
-        if (weighed == 0.0f) grad = 0.0f;  // what is masked, beside a delta that is NaN
+        // Negative is what dropout took; what is masked is 0, also beside a delta that is NaN.
+        const float kept = weight < 0.0f ? 0.0f : keep * grad;
+        grad = weight == 0.0f ? 0.0f : fabsf(weight) * (kept - delta);
       }
     }
   }
@@ -269,7 +272,6 @@ class KeyGradWarp {
 
   const BackwardParams& p_;
   Shared& s_;
-  const Row& row_;
   float next_lse_, next_delta_;                                    // of the round behind, a thread's query
   float sums_[Shape::kPaired ? 1 : 2][kTiles][kSize / 8][4] = {};  // grad_v and grad_k; of a pair, a warp has one
 };
@@ -295,7 +297,7 @@ attention_key_grad_kernel(const BackwardParams p) {
     s.queries = tile.first < row.keys ? row.seeing({tile.first, last}, Shape::kSteps) : Range{0, 0};
   }
   device::sync_block();
-  KeyGradWarp<T, kSize, kChanged>(p, s, row).run();
+  KeyGradWarp<T, kSize, kChanged>(p, s).run();
 }
 
 template <typename T, int kSize, bool kChanged>

@@ -27,7 +27,7 @@ struct QueryGradShared {
     SharedTile<T, Shape::kSteps, kSize> k, v;
   } stages[2];
   float lse[Shape::kRows], deltas[Shape::kRows];
-  // As in ForwardShared.
+  // What the block works on, as in KeyGradShared.
   Matrix<const T> keys, values;
   Row row;
   int head, first;  // query
@@ -40,10 +40,11 @@ class QueryGradWarp {
   using Shared = QueryGradShared<T, kSize, kChanged>;
   using Stage = typename Shared::Stage;
   static constexpr int kTiles = Shape::kTiles, kKeyTiles = Shape::kSteps / 8;
+  static constexpr int kAtOnce = kChanged && kSize == 128 ? 4 : 16;  // as in ForwardShape where registers are short
 
  public:
   WORDKILN_DEVICE QueryGradWarp(const BackwardParams& p, Shared& s, const Row& row, int head)
-      : p_(p), s_(s), gradient_(p.scores, row, head) {}
+      : p_(p), s_(s), change_(p.scores, row, head), dropout_(p.scores, row, head) {}
 
   WORDKILN_DEVICE void run() {
     const int batch = batch_of(p_.scores, s_.row), size = p_.scores.head_size;
@@ -67,7 +68,6 @@ class QueryGradWarp {
   }
 
  private:
-  // As in ForwardWarp.
   WORDKILN_DEVICE static int own_row() { return device::warp_index() * kTiles * 16; }
 
   WORDKILN_DEVICE Stage& stage_of(int key) { return s_.stages[key / Shape::kSteps % 2]; }
@@ -82,31 +82,43 @@ class QueryGradWarp {
   WORDKILN_DEVICE void step(int key) {
     Stage& stage = stage_of(key);
     float weights[kTiles][kKeyTiles][4] = {}, grads[kTiles][kKeyTiles][4] = {};
-    multiply_rows(s_.q, own_row(), stage.k, weights);
-    multiply_rows(s_.grad_out, own_row(), stage.v, grads);
+    multiply_rows<kAtOnce>(s_.q, own_row(), stage.k, weights);
+    multiply_rows<kAtOnce>(s_.grad_out, own_row(), stage.v, grads);
     differentiate(key, weights, grads);
     multiply_weights(grads, stage.k, 0, sums_);
   }
 
+  // Products of q and k, and of grad_out and v, to the gradients of the first ones over `scale`.
   WORDKILN_DEVICE void differentiate(int key, float (&weights)[kTiles][kKeyTiles][4],
                                      float (&grads)[kTiles][kKeyTiles][4]) {
+    const int lane = device::lane(), own = own_row() + lane / 4, first = key + lane % 4 * 2;
+    const bool drops = kChanged && p_.scores.drop_below != 0;
+    Kept<kTiles, kKeyTiles> kept;
+    if (drops) kept = dropout_.template kept_of_queries<kTiles, kKeyTiles>(s_.first + own, first);
+    for_sums<kTiles, kKeyTiles>([&](int i, int n, int e) {
+      float& grad = grads[i][n][e];
+      if (drops) grad = kept(i, n, e) ? p_.scores.keep * grad : 0.0f;
+      grad -= s_.deltas[own + i * 16 + e / 2 * 8];
+    });
+    weigh_again<kChanged>(p_.scores, change_, [&](auto body) {
+      for_sums<kTiles, kKeyTiles>([&](int i, int n, int e) {
+        const int at = own + i * 16 + e / 2 * 8;
+        body(Score{weights[i][n][e], grads[i][n][e], s_.first + at, first + n * 8 + e % 2, s_.lse[at]});
+      });
+    });
     const Row row = s_.row;
     const bool whole =
         row.visible(s_.first + Shape::kRows - 1).begin <= key && row.visible(s_.first).end >= key + Shape::kSteps;
-    const int lane = device::lane(), first_row = own_row() + lane / 4;
+    if (whole) return;
     WORDKILN_UNROLL
-    for (int i = 0; i < kTiles * 2; ++i) {
-      const int own = first_row + i * 8, query = s_.first + own;
-      const float lse = s_.lse[own], delta = s_.deltas[own];
-      const Range seen = row.visible(query);
+    for (int h = 0; h < kTiles * 2; ++h) {
+      const Range seen = row.visible(s_.first + own + h * 8);
       WORDKILN_UNROLL
       for (int n = 0; n < kKeyTiles; ++n) {
         WORDKILN_UNROLL
         for (int e = 0; e < 2; ++e) {
-          float &weight = weights[i / 2][n][i % 2 * 2 + e], &grad = grads[i / 2][n][i % 2 * 2 + e];
-          const int at = key + n * 8 + lane % 4 * 2 + e;
-          gradient_.differentiate(grad, gradient_.weigh(weight, lse, query, at), delta);
-          if (!whole && (at < seen.begin || at >= seen.end)) grad = 0.0f;
+          const int at = first + n * 8 + e;
+          if (at < seen.begin || at >= seen.end) grads[h / 2][n][h % 2 * 2 + e] = 0.0f;
         }
       }
     }
@@ -123,7 +135,8 @@ class QueryGradWarp {
 
   const BackwardParams& p_;
   Shared& s_;
-  const WeightGradient<T, kChanged> gradient_;
+  const ScoreChange<T> change_;
+  const Dropout dropout_;
   float sums_[kTiles][kSize / 8][4] = {};
 };
 

@@ -6,6 +6,15 @@
 
 namespace wordkiln::cuda {
 
+// One of the scores that a lane holds. What is done to all of them is a pass each, so that none waits for the one
+// before it: each(body) calls body(score) for every one.
+struct Score {
+  float& value;  // the product of q and k, then the score, then the weight
+  float& slope;  // the gradient of the score, as far as it is known
+  int query, key;
+  float lse;  // of the query, in base 2
+};
+
 // What a query head's scores become before the softmax. T: the type of the bias.
 template <typename T>
 class ScoreChange {
@@ -18,20 +27,29 @@ class ScoreChange {
     if (bias_ != nullptr) bias_ += row.index * p.bias_strides.batch + head * p.bias_strides.head;
   }
 
-  // `derivative`: of the score before the cap, by the product times to_log2 and with the cap's own factor left out.
-  WORDKILN_DEVICE float apply(float product, int query, int key, float& derivative) const {
-    float x = product * p_.to_log2;
-    derivative = 1.0f;
+  // Products to scores. Slopes are multiplied by the derivative of the score by the product over `scale`.
+  template <typename Each>
+  WORDKILN_DEVICE void apply(Each each) const {
+    each([&](const Score& s) { s.value *= p_.to_log2; });
     if (p_.cap != 0.0f) {
-      x = device::tanh_fast(x);
-      derivative = 1.0f - x * x;
-      x *= p_.cap;
+      each([&](const Score& s) {
+        const float x = device::tanh_fast(s.value);
+        s.slope *= 1.0f - x * x;
+        s.value = p_.cap * x;
+      });
     }
-    if (bias_ != nullptr && query < row_.queries && key < row_.keys) {
-      x += kLog2E * device::to_float(bias_[query * p_.bias_strides.row + key * p_.bias_strides.key]);
+    if (bias_ != nullptr) {
+      each([&](const Score& s) {
+        if (s.query >= row_.queries || s.key >= row_.keys) return;
+        s.value += kLog2E * device::to_float(bias_[s.query * p_.bias_strides.row + s.key * p_.bias_strides.key]);
+      });
     }
-    const float distance = static_cast<float>(key - row_.position(query));
-    return slope_ == 0.0f ? x : x - slope_ * (distance < 0.0f ? -distance : distance);
+    if (slope_ != 0.0f) {
+      each([&](const Score& s) {
+        const float distance = static_cast<float>(s.key - row_.position(s.query));
+        s.value -= slope_ * (distance < 0.0f ? -distance : distance);
+      });
+    }
   }
 
  private:
@@ -41,14 +59,68 @@ class ScoreChange {
   float slope_;
 };
 
+// Which of a lane's weights stay.
+template <int kTiles, int kColumnTiles>
+class Kept {
+ public:
+  WORDKILN_DEVICE bool operator()(int i, int n, int e) const {
+    const int at = (i * kColumnTiles + n) * 4 + e;
+    return (words_[at / 32] >> at % 32 & 1) != 0;
+  }
+
+  WORDKILN_DEVICE void set(int i, int n, int e, uint32_t bit) {
+    const int at = (i * kColumnTiles + n) * 4 + e;
+    words_[at / 32] |= (bit & 1) << at % 32;
+  }
+
+ private:
+  uint32_t words_[(kTiles * kColumnTiles * 4 + 31) / 32] = {};
+};
+
 // Which weights of a query head are dropped: docs/attention.md, Dropout.
 class Dropout {
  public:
   WORDKILN_DEVICE Dropout(const ScoreParams& p, const Row& row, int head)
       : p_(p), head_(static_cast<uint32_t>(row.index * p.heads + head)) {}
 
-  // Bit w: whether the weight of key `key` + 16 w stays, for a key of the first sixteen of its 64.
-  WORDKILN_DEVICE uint32_t kept(int query, int key) const {
+  // Of sums whose rows are queries and columns keys; `query` and `key` of the lane's first one.
+  template <int kTiles, int kColumnTiles>
+  WORDKILN_DEVICE Kept<kTiles, kColumnTiles> kept_of_queries(int query, int key) const {
+    Kept<kTiles, kColumnTiles> kept;
+    WORDKILN_UNROLL
+    for (int i = 0; i < kTiles; ++i) {
+      WORDKILN_UNROLL
+      for (int e = 0; e < 4; ++e) {
+        WORDKILN_UNROLL
+        for (int n = 0; n < 2; ++n) {
+          const uint32_t drawn = draw(query + i * 16 + e / 2 * 8, key + n * 8 + e % 2);
+          WORDKILN_UNROLL
+          for (int word = 0; word < kColumnTiles / 2; ++word) kept.set(i, n + 2 * word, e, drawn >> word);
+        }
+      }
+    }
+    return kept;
+  }
+
+  // The same of sums whose rows are keys and columns queries.
+  template <int kTiles, int kColumnTiles>
+  WORDKILN_DEVICE Kept<kTiles, kColumnTiles> kept_of_keys(int query, int key) const {
+    Kept<kTiles, kColumnTiles> kept;
+    WORDKILN_UNROLL
+    for (int n = 0; n < kColumnTiles; ++n) {
+      WORDKILN_UNROLL
+      for (int e = 0; e < 4; ++e) {
+        const uint32_t drawn = draw(query + n * 8 + e % 2, key + e / 2 * 8);
+        WORDKILN_UNROLL
+        for (int i = 0; i < kTiles; ++i) kept.set(i, n, e, drawn >> i);
+      }
+    }
+    return kept;
+  }
+
+ private:
+  // Bit w: whether the weight of key `key` + 16 w stays, of the same 64 keys.
+  WORDKILN_DEVICE uint32_t draw(int query, int key) const {
     uint32_t counter[4] = {static_cast<uint32_t>(key / 64 * 16 + key % 16), static_cast<uint32_t>(query), head_,
                            p_.offset};
     philox4x32(counter, p_.seed,
@@ -56,64 +128,23 @@ class Dropout {
     uint32_t kept = 0;
     WORDKILN_UNROLL
     for (int word = 0; word < 4; ++word) kept |= (counter[word] >= p_.drop_below ? 1u : 0u) << word;
-    return kept;
+    return kept >> key / 16 % 4;
   }
 
-  // What one weight is multiplied with.
-  WORDKILN_DEVICE float factor(int query, int key) const {
-    if (p_.drop_below == 0) return 1.0f;
-    return (kept(query, key) >> (key / 16 % 4) & 1) != 0 ? p_.keep : 0.0f;
-  }
-
- private:
   const ScoreParams& p_;
   uint32_t head_;
 };
 
-// What the gradient of a score needs of its weight.
-struct Weighed {
-  float slope;   // the weight before dropout, times the derivative of the score by the product over `scale`
-  float factor;  // of dropout
-};
-
-// The weight that a query gives a key, and the gradient of its score.
-template <typename T, bool kChanged>
-class WeightGradient {
- public:
-  WORDKILN_DEVICE WeightGradient(const ScoreParams& p, const Row& row, int head)
-      : p_(p), change_(p, row, head), dropout_(p, row, head) {}
-
-  // Turns the product of q and k into the weight behind dropout; `lse` is in base 2.
-  WORDKILN_DEVICE Weighed weigh(float& product, float lse, int query, int key) const {
-    float derivative = 1.0f, factor = 1.0f, score = product * p_.to_log2;
-    if constexpr (kChanged) {
-      score = change_.apply(product, query, key, derivative);
-      factor = dropout_.factor(query, key);
-    }
-    const float weight = device::exp2_fast(score - lse);
-    product = factor * weight;
-    return {derivative * weight, factor};
-  }
-
-  // Turns the product of grad_out and v into the gradient of that of q and k over `scale`.
-  WORDKILN_DEVICE void differentiate(float& grad, const Weighed& weighed, float delta) const {
-    grad = weighed.slope * (weighed.factor * grad - delta);
-  }
-
-  // Weighed as one number, whose sign says whether dropout took it, and back.
-  WORDKILN_DEVICE static float told(const Weighed& weighed) {
-    return weighed.factor == 0.0f ? -weighed.slope : weighed.slope;
-  }
-  WORDKILN_DEVICE Weighed heard(float told) const {
-    if constexpr (!kChanged) return {told, 1.0f};
-    return {fabsf(told), told < 0.0f ? 0.0f : p_.keep};
-  }
-
- private:
-  const ScoreParams& p_;
-  const ScoreChange<T> change_;
-  const Dropout dropout_;
-};
+// Products of q and k to weights before dropout, as the forward pass had them; slopes are multiplied by the weight and
+// by the derivative of the score by the product over `scale`.
+template <bool kChanged, typename T, typename Each>
+WORDKILN_DEVICE void weigh_again(const ScoreParams& p, const ScoreChange<T>& change, Each each) {
+  if constexpr (kChanged) change.apply(each);
+  each([&](const Score& s) {
+    s.value = device::exp2_fast((kChanged ? s.value : s.value * p.to_log2) - s.lse);
+    s.slope *= s.value;
+  });
+}
 
 // What a query has summed of its softmax so far; the four lanes that share a row hold a part of `total` each.
 struct SoftmaxSums {

@@ -74,6 +74,19 @@ struct alignas(128) SharedTile {
   WORDKILN_DEVICE T* from(int lane_index, int row, int column) { return data + (lane_index ^ column) + row * kColumns; }
 };
 
+// body(i, n, e) for each of a lane's sums[i][n][e].
+template <int kTiles, int kColumnTiles, typename Body>
+WORDKILN_DEVICE void for_sums(Body body) {
+  WORDKILN_UNROLL
+  for (int i = 0; i < kTiles; ++i) {
+    WORDKILN_UNROLL
+    for (int n = 0; n < kColumnTiles; ++n) {
+      WORDKILN_UNROLL
+      for (int e = 0; e < 4; ++e) body(i, n, e);
+    }
+  }
+}
+
 // sums[i][n] += rows of `left` by rows of `right`: kTiles times 16 rows from `row` on, 8 kColumnTiles rows of `right`.
 // A lane holds of sums[i][n] row lane / 4 in words 0 and 1, the eighth behind it in 2 and 3, and columns lane % 4 * 2 +
 // 0 and 1. kAtOnce: of the 16 columns that are one turn so many are unrolled. A smaller number keeps the compiler from

@@ -45,7 +45,6 @@ WORDKILN_DEVICE const T* behind(const void* address, int64_t from) {
 // body(unit) for each unit of this thread.
 template <typename Body>
 WORDKILN_DEVICE void for_units(int hidden, Body body) {
-  WORDKILN_UNROLL_BY(1)  // unrolled by the compiler the loops would fill the registers and spill
   for (int unit = device::thread_index(); unit < hidden; unit += kCellThreads) body(unit);
 }
 

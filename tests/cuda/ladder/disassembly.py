@@ -13,6 +13,9 @@ from ladder import toolkit
 _FUNCTION = re.compile(r"^\s+Function : (\S+)", re.MULTILINE)
 _LINE = re.compile(r"^\s+/\*([0-9a-f]{4,})\*/\s+(@!?U?P\w+\s+)?([A-Z][\w.]*)\s*(.*?)\s*;", re.MULTILINE)
 _TARGET = re.compile(r"\b0x([0-9a-f]+)$")
+# A counter that is compared with a constant, and the constant that it grows by.
+_LIMIT = re.compile(r"U?P\d, U?PT, (U?R\d+), 0x([0-9a-f]+), U?PT$")
+_STEP = r"{0}, {0}(?:\.reuse)?, 0x([0-9a-f]+)(?:, U?RZ)?$"
 
 # The pipe that an instruction goes to, by its name; what is not here costs its issue alone.
 PIPES = {
@@ -85,7 +88,8 @@ def main_loop(code: list[Instruction]) -> Loop:
     """The loop with the most tensor-core instructions (of nested ones the inner); without any, the longest.
 
     A loop is what lies between a branch back and its target, less what a branch in it jumps over and that neither
-    multiplies, copies nor meets: masks, which most rounds skip. A kernel without a loop is its own.
+    multiplies, copies nor meets: masks, which most rounds skip. A loop in it that multiplies stands there as often as it
+    runs. A kernel without a loop is its own.
     """
     loops = [code[first : last + 1] for last, first in _branches(code) if first <= last]
     if not loops:
@@ -93,9 +97,8 @@ def main_loop(code: list[Instruction]) -> Loop:
     products = [Loop(loop).count("tensor") for loop in loops]
     tensor = max(products) > 0
     size = min if tensor else max
-    return Loop(
-        _usual_path(size((loop for loop, n in zip(loops, products, strict=True) if n == max(products)), key=len))
-    )
+    found = size((loop for loop, n in zip(loops, products, strict=True) if n == max(products)), key=len)
+    return Loop(_with_rounds(_usual_path(found)))
 
 
 def _branches(code: list[Instruction]) -> Iterator[tuple[int, int]]:
@@ -105,6 +108,26 @@ def _branches(code: list[Instruction]) -> Iterator[tuple[int, int]]:
         target = _TARGET.search(branch.operands)
         if branch.name.startswith("BRA") and target and int(target[1], 16) in place:
             yield at, place[int(target[1], 16)]
+
+
+def _with_rounds(path: list[Instruction]) -> list[Instruction]:
+    """The path with its inner loops that multiply as often as they run."""
+    for last, first in _branches(path):
+        inner = path[first : last + 1]
+        if 0 < first <= last and Loop(inner).count("tensor"):
+            return path[:first] + inner * _rounds(inner) + _with_rounds(path[last + 1 :])
+    return path
+
+
+def _rounds(loop: list[Instruction]) -> int:
+    """How often a loop runs whose counter goes from 0 to a constant by a constant."""
+    for compare in loop:
+        if limit := "ISETP" in compare.name and _LIMIT.match(compare.operands):
+            step = re.compile(_STEP.format(limit[1]))
+            for i in loop:
+                if found := step.match(i.operands):
+                    return int(limit[2], 16) // int(found[1], 16)
+    raise ValueError(f"the loop at {loop[0].address:#x}: no counter that goes to a constant by a constant")
 
 
 def _usual_path(loop: list[Instruction]) -> list[Instruction]:
