@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ladder import toolkit
 from ladder.resources import short
@@ -48,14 +49,14 @@ def _report(cubin: Path) -> str:
         "CUXRAY_NO_FETCH": "1",
         "PATH": f"{toolkit.folder() / 'bin'}{os.pathsep}{os.environ['PATH']}",
     }
-    command = [Path(sys.executable).with_name("cuxray"), "report", "--fast", "--no-cache", "--json", cubin]
+    command = [str(Path(sys.executable).with_name("cuxray")), "report", "--fast", "--no-cache", "--json", str(cubin)]
     result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if result.returncode != 0:
         raise RuntimeError(f"cuxray: {result.stdout}{result.stderr}")
     return result.stdout
 
 
-def parse(report: dict) -> Iterator[tuple[str, Accesses]]:
+def parse(report: dict[str, Any]) -> Iterator[tuple[str, Accesses]]:
     """Kernels of what `cuxray report --json` prints, by mangled name."""
     for unit in report["units"]:
         for kernel in unit["kernels"]:

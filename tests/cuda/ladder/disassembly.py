@@ -88,8 +88,8 @@ def main_loop(code: list[Instruction]) -> Loop:
     """The loop with the most tensor-core instructions (of nested ones the inner); without any, the longest.
 
     A loop is what lies between a branch back and its target, less what a branch in it jumps over and that neither
-    multiplies, copies nor meets: masks, which most rounds skip. A loop in it that multiplies stands there as often as it
-    runs. A kernel without a loop is its own.
+    multiplies, copies nor meets: masks, which most rounds skip. A loop in it that multiplies stands there as often as
+    it runs. A kernel without a loop is its own.
     """
     loops = [code[first : last + 1] for last, first in _branches(code) if first <= last]
     if not loops:
