@@ -46,7 +46,7 @@ attention_deltas_kernel(const BackwardParams p, int rows) {
   const T* grad_out = head_of(static_cast<const T*>(p.grad_out), p.grad_out_strides, batch, head, query).data;
   float sum = 0.0f;
   const int lane = device::thread_index() % kDeltaLanes;
-  WORDKILN_UNROLL_BY(2)
+  WORDKILN_UNROLL_BY(2)  // by four, the compiler's choice, float32 would spill
   for (int column = lane * kPart; column < p.scores.head_size; column += kDeltaLanes * kPart) {
     sum += product_of_chunks(out + column, grad_out + column);
   }

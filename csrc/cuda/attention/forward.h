@@ -12,8 +12,7 @@ template <typename T, int kSize, bool kChanged>
 struct ForwardShape {
   static constexpr int kWarps = 4, kThreads = 32 * kWarps;
   // 32 query rows a warp read each key and value fragment once for two products. At 256 the sums fill the registers,
-  // and with changed scores two tiles do not fit beside what the change needs (up to 224 bytes of a thread were
-  // spilled). For float32 it was not tried.
+  // and with changed scores two tiles spill (up to 88 bytes of a thread). For float32 it was not tried.
   static constexpr int kTiles = sizeof(T) == 2 && kSize <= 128 && !kChanged ? 2 : 1;
   static constexpr int kQueries = kWarps * kTiles * 16;
   static constexpr int kKeys = 64;  // as the panels of dropout's counters
