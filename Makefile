@@ -103,9 +103,11 @@ cuda-mutants: ## Every planted bug in the GPU kernels, each of which a rung must
 
 # WHEELS=folder, for a machine that has no cargo or no network: wheels that were built elsewhere (of the package by
 # `WORDKILN_CUDA=ON make wheel`, and of what PYTHON has not) go to target/gpu, and PYTHON, with its own torch, runs.
+# Without a GPU it fails: all would be skipped, and a runner with a broken driver be green.
 GPU_PYTHON = $(if $(WHEELS),PYTHONPATH=$(CURDIR)/target/gpu $(PYTHON),$(BIN)/python)
 gpu: $(if $(WHEELS),gpu-wheels,gpu-package) ## Where there is a GPU: the tests and comparisons that need one (WHEELS=folder PYTHON=python3: of wheels)
 	$(call say,testing the kernels on the GPU)
+	@$(GPU_PYTHON) -c "from wordkiln import _cuda; exit(None if _cuda.device_count() else 'make gpu: ' + _cuda.why_no_device())"
 	@$(GPU_PYTHON) -m pytest -q -m gpu tests/cuda
 	$(call say,comparing them with torch's)
 	@$(GPU_PYTHON) -m pytest -q -s --timeout=0 bench/test_gpu.py

@@ -11,7 +11,7 @@ struct alignas(16) Quad {
 };
 
 // As multiply_rows of 16-bit tiles. In each quarter of a row a lane reads two rows of `left` and two of every eight of
-// `right`: 2 + 2 kColumnTiles reads for 16 kColumnTiles products each.
+// `right`: 2 + 2 kColumnTiles reads for 16 kColumnTiles products each. kAtOnce is not used.
 template <int kAtOnce = 16, int kRows, int kOtherRows, int kDepth, int kTiles, int kColumnTiles>
 WORDKILN_DEVICE void multiply_rows(SharedTile<float, kRows, kDepth>& left, int row,
                                    SharedTile<float, kOtherRows, kDepth>& right,
